@@ -1,0 +1,252 @@
+"""The engine: a base model, adapters, and the only denoising loop of the package."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from compose.adapters.adapter import Adapter, AdapterSet
+from compose.adapters.formats import KeyReport, load_adapter
+from compose.adapters.library import AdapterLibrary
+from compose.device import pick_device, pick_dtype
+from compose.errors import RequestError
+from compose.layers import Installation, install
+from compose.models.detect import EMBEDDED, load
+from compose.models.family import Family
+from compose.request import AdapterUse, Request
+from compose.result import ComposedImage, Prepared, Progress, Result
+from compose.run import Run
+from compose.slot import GateSlot
+
+
+class Composer:
+    """Makes pictures with several adapters at once. Base weights are read, never written.
+
+    Adapters stay installed between requests that use the same set; `close`, or leaving the context,
+    takes them out.
+
+    Args:
+        family: the base model.
+        library: where adapter names are looked up; None for the default folders.
+        row_budget: most rows of one denoiser call; None for no limit.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        library: AdapterLibrary | None = None,
+        *,
+        row_budget: int | None = None,
+    ) -> None:
+        if row_budget is not None and row_budget < 1:
+            raise RequestError(f"row budget {row_budget} is too small; expected at least 1")
+        self.family = family
+        self.library = AdapterLibrary.default() if library is None else library
+        self.row_budget = row_budget
+        self.slots = {name: GateSlot() for name in family.components}
+        self._loaded: dict[Path, tuple[Adapter, KeyReport]] = {}
+        self._installation: Installation | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: str = EMBEDDED,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        library: AdapterLibrary | None = None,
+        row_budget: int | None = None,
+    ) -> Self:
+        """Load a base model.
+
+        Args:
+            model: "embedded" or a folder in diffusers layout.
+            device: "auto", "cpu" or "cuda".
+            dtype: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "bf16" or "fp16".
+            library, row_budget: as for `Composer`.
+
+        Raises:
+            ModelError: the model is missing, broken or of an unsupported family.
+            RequestError: the device is not there.
+        """
+        where = pick_device(device)
+        return cls(
+            load(model, device=where, dtype=pick_dtype(dtype, where)),
+            library,
+            row_budget=row_budget,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the adapters out; the pipeline is then as it was found."""
+        if self._installation is not None:
+            self._installation.eject()
+            self._installation = None
+
+    def prepare(self, request: Request) -> Prepared:
+        """Load what a request needs and refuse it if it cannot be carried out.
+
+        Raises:
+            AdapterError: an adapter is unknown, broken or made for another base.
+            RequestError: size, scheduler or method do not fit.
+        """
+        family = self.family
+        size = request.size or family.default_size
+        family.check_size(size)
+        guidance = family.guidance if request.guidance is None else request.guidance
+        request = replace(request, size=size, guidance=guidance)
+        loaded = [self._adapter(use) for use in request.adapters]
+        adapters = AdapterSet(tuple(a for a, _ in loaded))
+        request.method.check(self._run(request, adapters, request.seeds[:1]))
+        warnings = [w for a, r in loaded for w in _warnings(a, r, request.prompt)]
+        return Prepared(request, adapters, tuple(r for _, r in loaded), tuple(warnings))
+
+    def generate(
+        self, request: Request, *, progress: Callable[[Progress], None] | None = None
+    ) -> Result:
+        """Make every picture of a request; see `prepare` for what is raised."""
+        prepared = self.prepare(request)
+        return Result(tuple(self.images(prepared, progress=progress)), prepared.warnings)
+
+    def images(
+        self, prepared: Prepared, *, progress: Callable[[Progress], None] | None = None
+    ) -> Iterator[ComposedImage]:
+        """Make the pictures one by one, so that each can be kept as soon as it is done.
+
+        A picture is the same whether it is made alone or among others: each has its own noise and
+            its own loop.
+        """
+        self._install(prepared.adapters)
+        seeds = prepared.request.seeds
+        for number, seed in enumerate(seeds, start=1):
+            alone = replace(prepared.request, seeds=(seed,))
+            each = partial(_report, progress, number, len(seeds))
+            yield self._image(alone, prepared.adapters, each)
+
+    @torch.no_grad()
+    def latents(
+        self, prepared: Prepared, *, each: Callable[[int, int], None] | None = None
+    ) -> tuple[torch.Tensor, Run]:
+        """The denoising loop, over all seeds of a request side by side.
+
+        Args:
+            prepared: a checked request.
+            each: called after every step with the number of steps done and their total.
+
+        Returns:
+            Final latents [images, C, H, W] and the run that made them.
+        """
+        self._install(prepared.adapters)
+        return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+
+    def _image(
+        self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
+    ) -> ComposedImage:
+        with torch.no_grad():
+            start = time.perf_counter()
+            latents, run = self._denoise(request, adapters, each)
+            between = time.perf_counter()
+            (image,) = self.family.decode(latents)
+            end = time.perf_counter()
+        return ComposedImage(
+            image,
+            request.seeds[0],
+            request,
+            run.calls,
+            tuple(run.trace),
+            between - start,
+            end - between,
+        )
+
+    def _denoise(
+        self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
+    ) -> tuple[torch.Tensor, Run]:
+        run = self._run(request, adapters, request.seeds)
+        method, schedule = request.method, run.schedule
+        generators = [torch.Generator("cpu").manual_seed(s) for s in request.seeds]
+        latents = self.family.latents(
+            request.size or self.family.default_size, schedule, generators
+        )
+        run.state = method.prepare(run)
+        for index in range(len(schedule.timesteps)):
+            step = schedule.step(index)
+            latents = method.adjust(run, step, latents)
+            predictions = run.predict(latents, step, method.passes(run, step))
+            latents = schedule.advance(
+                method.fuse(run, step, predictions), step, latents, generators
+            )
+            each(index + 1, len(schedule.timesteps))
+        return latents, run
+
+    def _run(self, request: Request, adapters: AdapterSet, seeds: Sequence[int]) -> Run:
+        return Run(
+            family=self.family,
+            adapters=adapters,
+            weights=tuple(a.weight for a in request.adapters),
+            text_weights=tuple(a.text_strength for a in request.adapters),
+            prompts=(request.prompt,) * len(seeds),
+            negatives=(request.negative,) * len(seeds),
+            guidance=self.family.guidance if request.guidance is None else request.guidance,
+            schedule=self.family.schedule(request.steps, request.scheduler),
+            slots=self.slots,
+            row_budget=self.row_budget,
+        )
+
+    def _adapter(self, use: AdapterUse) -> tuple[Adapter, KeyReport]:
+        entry = self.library.find(use.name)
+        if entry.path not in self._loaded:
+            self._loaded[entry.path] = load_adapter(
+                entry.path, self._bare_components(), name=entry.name
+            )
+        return self._loaded[entry.path]
+
+    def _bare_components(self) -> dict[str, torch.nn.Module]:
+        """The model without gated layers, so that module paths are those of the files."""
+        self.close()
+        return self.family.components
+
+    def _install(self, adapters: AdapterSet) -> None:
+        if self._installation is not None and self._installation.adapters is adapters:
+            return
+        self.close()
+        self._installation = install(self.family.components, adapters, self.family.site, self.slots)
+
+
+def _warnings(adapter: Adapter, report: KeyReport, prompt: str) -> list[str]:
+    out = []
+    if report.unmatched:
+        some = ", ".join(report.unmatched[:3])
+        out.append(
+            f"adapter {adapter.name}: {len(report.unmatched)} of its keys fit nothing in this"
+            f" model ({some})"
+        )
+    if adapter.triggers and not any(t.lower() in prompt.lower() for t in adapter.triggers):
+        wanted = " or ".join(repr(t) for t in adapter.triggers[:4])
+        out.append(
+            f"adapter {adapter.name}: its trigger {wanted} is not in the prompt, so it may not show"
+        )
+    return out
+
+
+def _report(
+    progress: Callable[[Progress], None] | None, image: int, images: int, step: int, steps: int
+) -> None:
+    if progress is not None:
+        progress(Progress(image, images, step, steps))

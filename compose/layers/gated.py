@@ -1,0 +1,140 @@
+"""Layers that add several gated adapters to a module they leave untouched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compose.adapters.adapter import Stacked
+from compose.errors import AdapterMismatchError
+from compose.kernels.gated_lora import gated_lora, gated_lora_conv2d
+from compose.slot import GateSlot
+from compose.types import Site
+
+
+class GatedLoraLayer(nn.Module):
+    """A module plus the adapters that change it: ``y = base(x) + delta(x, gate)``.
+
+    Without a gate in the slot, or when no adapter of this site has a weight, the result is
+    ``base(x)`` itself, bit for bit. Attributes that are not its own are the base's, so that code
+    which looks for ``weight`` or ``in_features`` finds them.
+
+    Attributes:
+        base: the module as it was found; its weights are only read.
+        site: where it sits.
+        slot: where the gate of the running call is found.
+    """
+
+    def __init__(self, base: nn.Module, site: Site, stacked: Stacked, slot: GateSlot) -> None:
+        super().__init__()
+        self.base = base
+        self.site = site
+        self.slot = slot
+        self.ranks = stacked.ranks
+        like = next(base.parameters())
+        dtype = like.dtype if like.dtype.is_floating_point else torch.float32
+        self.register_buffer("lora_down", stacked.down.to(like.device, dtype), persistent=False)
+        self.register_buffer("lora_up", stacked.up.to(like.device, dtype), persistent=False)
+        self.register_buffer("lora_index", stacked.index.to(like.device), persistent=False)
+        self.train(base.training)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The base's output plus what the gate lets through; further arguments go to the base."""
+        y: Tensor = self.base(x, *args, **kwargs)
+        gate = self.slot.gate
+        if gate is None:
+            return y
+        active = tuple(k for k in gate.active if self.ranks[k])
+        if not active:
+            return y
+        weights = self.slot.resolve(self.site, x)  # [rows, 1 | n, K]
+        if gate.combiner is None:
+            return y + self._product(x, weights, active)
+        deltas = torch.stack([self._product(x, weights, (k,)) for k in active])
+        return gate.combiner(self.site, y, deltas)
+
+    def _product(self, x: Tensor, weights: Tensor, active: tuple[int, ...]) -> Tensor:
+        """Run the kernel over the ranks of the active adapters only: 0 x inf would be NaN."""
+        down, up, index = self.lora_down, self.lora_up, self.lora_index
+        gate = self.slot.gate
+        router = gate.rank_router if gate is not None else None
+        if router is not None:  # every rank its own gate
+            weights = weights[..., index] * router(self.site, x)
+            index = torch.arange(len(index), device=index.device)
+        picked = self._ranks_of(active)
+        if picked is not None:
+            down, up, index = down[picked], up[:, picked], index[picked]
+        return self._kernel(x, down, up, weights, index)
+
+    def _ranks_of(self, active: tuple[int, ...]) -> Tensor | slice | None:
+        """Which ranks belong to the active adapters; None for all of them."""
+        present = tuple(k for k, r in enumerate(self.ranks) if r)
+        if active == present:
+            return None
+        first, last = active[0], active[-1]
+        if active == tuple(k for k in present if first <= k <= last):  # neighbours: a view, no copy
+            start = sum(self.ranks[:first])
+            return slice(start, start + sum(self.ranks[first : last + 1]))
+        return torch.isin(
+            self.lora_index, torch.tensor(active, device=self.lora_index.device)
+        ).nonzero()[:, 0]
+
+    def _kernel(
+        self, x: Tensor, down: Tensor, up: Tensor, weights: Tensor, index: Tensor
+    ) -> Tensor:
+        raise NotImplementedError
+
+
+class GatedLoraLinear(GatedLoraLayer):
+    """A linear layer with adapters.
+
+    Input [rows, n, d_in], or [rows, d_in] at a site without tokens.
+    """
+
+    def _kernel(
+        self, x: Tensor, down: Tensor, up: Tensor, weights: Tensor, index: Tensor
+    ) -> Tensor:
+        if x.ndim == 2:
+            return gated_lora(x[:, None], down, up, weights, index)[:, 0]
+        return gated_lora(x, down, up, weights, index)
+
+
+class GatedLoraConv2d(GatedLoraLayer):
+    """A convolution with adapters whose first factor is a convolution like it and whose second is
+    1x1.
+
+    Raises:
+        AdapterMismatchError: a grouped convolution, or padding other than with zeros.
+    """
+
+    def __init__(self, base: nn.Conv2d, site: Site, stacked: Stacked, slot: GateSlot) -> None:
+        if base.groups != 1 or base.padding_mode != "zeros":
+            raise AdapterMismatchError(
+                f"{site.name} is a convolution with {base.groups} groups and {base.padding_mode}"
+                " padding;"
+                " adapters are supported on ungrouped, zero-padded convolutions"
+            )
+        super().__init__(base, site, stacked, slot)
+
+    def _kernel(
+        self, x: Tensor, down: Tensor, up: Tensor, weights: Tensor, index: Tensor
+    ) -> Tensor:
+        base: Any = self.base
+        return gated_lora_conv2d(
+            x,
+            down,
+            up,
+            weights,
+            index,
+            stride=base.stride,
+            padding=base.padding,
+            dilation=base.dilation,
+        )

@@ -1,0 +1,1 @@
+"""Model families: the only place, beside training, that knows diffusers' classes."""

@@ -1,0 +1,200 @@
+"""What the engine asks of a model family, and what all families over a diffusers pipeline share."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+)
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor, nn
+
+from compose.errors import RequestError, nearest
+from compose.slot import TokenLayout
+from compose.types import Conditioning, Site, Size, Step
+
+SCHEDULERS: Mapping[str, Any] = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "dpm++": DPMSolverMultistepScheduler,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A scheduler of its own for one run: schedulers carry state, so none is ever shared.
+
+    Attributes:
+        scheduler: diffusers scheduler with its timesteps set.
+        timesteps: [total].
+    """
+
+    scheduler: Any
+    timesteps: Tensor
+
+    def step(self, index: int) -> Step:
+        """Where the run stands at a position of the list."""
+        t = self.timesteps[index]
+        sigmas = getattr(self.scheduler, "sigmas", None)
+        sigma = (
+            float(sigmas[index])
+            if sigmas is not None
+            else float(t) / self.scheduler.config.num_train_timesteps
+        )
+        return Step(index, len(self.timesteps), t, sigma)
+
+    def scale(self, latents: Tensor, step: Step) -> Tensor:
+        """Latents as the denoiser wants them at a step."""
+        scaled: Tensor = self.scheduler.scale_model_input(latents, step.t)
+        return scaled
+
+    def advance(
+        self, prediction: Tensor, step: Step, latents: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """One solver step: latents [images, C, H, W] to the next."""
+        out: Tensor = self.scheduler.step(
+            prediction, step.t, latents, **self._extra(generators), return_dict=False
+        )[0]
+        return out
+
+    def _extra(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+        accepted = type(self.scheduler).step.__code__.co_varnames
+        return {"generator": list(generators)} if "generator" in accepted else {}
+
+
+class Family(ABC):
+    """One model family over the parts of a diffusers pipeline. The parts are used, never changed.
+
+    Attributes:
+        name: "sd15" and so on.
+        denoiser_name: component name of the denoiser.
+        text_names: component names of the text encoders.
+        guidance: default guidance scale.
+    """
+
+    name: ClassVar[str]
+    denoiser_name: ClassVar[str]
+    text_names: ClassVar[tuple[str, ...]]
+    guidance: ClassVar[float] = 7.5
+
+    def __init__(self, pipe: DiffusionPipeline) -> None:
+        self.pipe: Any = pipe
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """Parts that adapters can change, by name."""
+        names = (self.denoiser_name, *self.text_names)
+        return {n: getattr(self.pipe, n) for n in names if getattr(self.pipe, n, None) is not None}
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The denoiser."""
+        module: nn.Module = getattr(self.pipe, self.denoiser_name)
+        return module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run happens."""
+        device: torch.device = self.pipe._execution_device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the denoiser's parameters."""
+        return next(self.denoiser.parameters()).dtype
+
+    @property
+    def distilled(self) -> bool:
+        """Whether guidance is an input of the model, so that no unconditional pass exists."""
+        return False
+
+    @property
+    @abstractmethod
+    def default_size(self) -> Size:
+        """Size the model was trained at, in pixels."""
+
+    @property
+    @abstractmethod
+    def multiple(self) -> int:
+        """Width and height must be multiples of this, in pixels."""
+
+    @abstractmethod
+    def site(self, component: str, path: str, module: nn.Module) -> Site:
+        """Classify a module."""
+
+    @abstractmethod
+    def layout(self, latents: Tensor) -> TokenLayout:
+        """Where the tokens of a call over latents [rows, C, H, W] lie."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts to conditioning, one row each. Runs under whatever gate the text slot holds."""
+
+    @abstractmethod
+    def latents(
+        self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """Initial noise, one row for every generator."""
+
+    @abstractmethod
+    def predict(self, latents: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
+        """One denoiser call on scaled latents [rows, C, H, W]; returns the prediction of the same
+        shape.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Latents to pictures."""
+
+    def check_size(self, size: Size) -> None:
+        """Refuse sizes that the model cannot do.
+
+        Raises:
+            RequestError: not a multiple of `multiple`, or not positive.
+        """
+        m = self.multiple
+        if size.width < m or size.height < m or size.width % m or size.height % m:
+            w, h = (max(m, round(v / m) * m) for v in (size.width, size.height))
+            raise RequestError(
+                f"size {size} does not fit this model; expected width and height as multiples of"
+                f" {m},"
+                f" for example {w}x{h}"
+            )
+
+    def schedule(self, steps: int, name: str | None = None) -> Schedule:
+        """A fresh scheduler with its timesteps set.
+
+        Args:
+            steps: how many.
+            name: a key of `SCHEDULERS`; None takes the model's own.
+
+        Raises:
+            RequestError: an unknown name.
+        """
+        own = self.pipe.scheduler
+        if name is None:
+            scheduler = copy.deepcopy(own)
+        elif name in SCHEDULERS:
+            scheduler = SCHEDULERS[name].from_config(own.config)
+        else:
+            raise RequestError(f"unknown scheduler {name!r}; {nearest(name, SCHEDULERS)}")
+        scheduler.set_timesteps(steps, device=self.device)
+        return Schedule(scheduler, scheduler.timesteps)
+
+    def noise(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+        """Gaussian noise [len(generators), *shape], each row from its own generator."""
+        full = (len(generators), *shape)
+        out: Tensor = randn_tensor(
+            full, generator=list(generators), device=self.device, dtype=self.dtype
+        )
+        return out

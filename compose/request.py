@@ -1,0 +1,136 @@
+"""What is asked for: plain frozen data that goes into a picture's metadata and comes back out of
+it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from compose.errors import RequestError
+from compose.fusion import method as method_named
+from compose.fusion.merge import Merge
+from compose.method import CompositionMethod
+from compose.types import Size
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class AdapterUse:
+    """One adapter in a request.
+
+    Attributes:
+        name: name in the library, or a file.
+        weight: strength in the denoiser; negative values turn a slider the other way.
+        text_weight: strength in the text encoders; None takes `weight`.
+    """
+
+    name: str
+    weight: float = 1.0
+    text_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        for what, value in (("weight", self.weight), ("text-encoder weight", self.text_weight)):
+            if value is not None and not math.isfinite(value):
+                raise RequestError(
+                    f"adapter {self.name} has {what} {value}; expected a finite number such as 0.8"
+                )
+
+    @property
+    def text_strength(self) -> float:
+        """Strength in the text encoders."""
+        return self.weight if self.text_weight is None else self.text_weight
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides how a picture comes out, apart from the machine.
+
+    Attributes:
+        prompt, negative: texts without adapter tags.
+        adapters: in the order of the K axis.
+        method: a composition method with its parameters.
+        size: None for the size the model was trained at.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale; 1 or less turns it off; None for the model's own.
+        scheduler: "ddim", "euler", "dpm++"; None for the model's own.
+        seeds: one picture each.
+
+    Raises:
+        RequestError: a value that makes no sense.
+    """
+
+    prompt: str
+    negative: str = ""
+    adapters: tuple[AdapterUse, ...] = ()
+    method: CompositionMethod = field(default_factory=Merge)
+    size: Size | None = None
+    steps: int = 20
+    guidance: float | None = None
+    scheduler: str | None = None
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise RequestError(f"steps {self.steps} is out of range; expected 1 to 1000")
+        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise RequestError(
+                f"guidance {self.guidance} makes no sense; expected a number of at least 0"
+            )
+        if not self.seeds or any(not 0 <= s <= MAX_SEED for s in self.seeds):
+            raise RequestError(
+                f"seeds {list(self.seeds)} make no sense; expected at least one, from 0 to"
+                f" {MAX_SEED}"
+            )
+        names = [a.name for a in self.adapters]
+        for name in names:
+            if names.count(name) > 1:
+                raise RequestError(
+                    f"adapter {name} was given {names.count(name)} times; give it once, with one"
+                    " weight"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """A form that JSON can hold; `from_json` reads it back."""
+        data = {
+            k: v
+            for k, v in asdict(self).items()
+            if k not in ("method", "size", "seeds", "adapters")
+        }
+        return {
+            **data,
+            "adapters": [asdict(a) for a in self.adapters],
+            "method": {"name": self.method.name, "fields": self.method.values()},
+            "size": None if self.size is None else [self.size.width, self.size.height],
+            "seeds": list(self.seeds),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            RequestError: a missing, unknown or senseless entry.
+        """
+        known = set(cls.__dataclass_fields__)
+        unknown = sorted(set(data) - known)
+        if unknown or "prompt" not in data:
+            raise RequestError(
+                f"a request with {', '.join(unknown) or 'no prompt'}; expected prompt and some of"
+                f" {', '.join(sorted(known))}"
+            )
+        try:
+            values = dict(data)
+            values["adapters"] = tuple(AdapterUse(**a) for a in data.get("adapters", ()))
+            chosen = data.get("method") or {"name": "merge"}
+            values["method"] = method_named(chosen["name"]).parse(chosen.get("fields", {}))
+            values["size"] = None if data.get("size") is None else Size(*data["size"])
+            values["seeds"] = tuple(data.get("seeds", (0,)))
+            return cls(**values)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise RequestError(
+                f"a request could not be read: {error}; expected the form that a picture carries"
+            ) from None

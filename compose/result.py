@@ -1,0 +1,68 @@
+"""What comes back from a request, and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from compose.adapters.adapter import AdapterSet
+from compose.adapters.formats import KeyReport
+from compose.request import Request
+from compose.run import CallRecord, Calls
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a request stands: `step` of `steps` done on picture `image` of `images`."""
+
+    image: int
+    images: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class ComposedImage:
+    """One finished picture.
+
+    Attributes:
+        image: RGB.
+        seed: of its noise.
+        request: asks for this picture alone, with every default filled in.
+        calls, trace: what it cost, and what every denoiser call saw.
+        denoise, decode: seconds.
+    """
+
+    image: Image.Image
+    seed: int
+    request: Request
+    calls: Calls
+    trace: tuple[CallRecord, ...]
+    denoise: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request whose adapters are loaded and whose sense is checked.
+
+    Attributes:
+        request: with every default filled in.
+        adapters: loaded, in the order of the request.
+        reports: which keys of each file were used.
+        warnings: what the user should know; one line each.
+    """
+
+    request: Request
+    adapters: AdapterSet
+    reports: tuple[KeyReport, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """All pictures of a request."""
+
+    images: tuple[ComposedImage, ...]
+    warnings: tuple[str, ...] = ()

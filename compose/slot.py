@@ -1,0 +1,178 @@
+"""From a gate to the numbers of one layer: streams, grids and the slot that gated layers read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compose.errors import ShapeError
+from compose.gate import Gate
+from compose.types import Site
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Where the tokens of one denoiser call lie.
+
+    Attributes:
+        height, width: grid of the image tokens at level 0, in tokens.
+        text_first: order of a joint sequence: text before image (FLUX) or after it (SD3).
+    """
+
+    height: int
+    width: int
+    text_first: bool = True
+
+    def grid(self, level: int) -> tuple[int, int]:
+        """Grid (h, w) after `level` halvings; a stride-2 convolution rounds up."""
+        h, w = self.height, self.width
+        for _ in range(level):
+            h, w = -(-h // 2), -(-w // 2)
+        return h, w
+
+
+class GateSlot:
+    """Where the gated layers of one component find the gate of the running call.
+
+    Empty outside a call.
+    """
+
+    def __init__(self) -> None:
+        self.gate: Gate | None = None
+        self.layout: TokenLayout | None = None
+        self._spatial: dict[tuple[str, int, int], Tensor] = {}
+
+    @contextmanager
+    def hold(self, gate: Gate, layout: TokenLayout | None = None) -> Iterator[None]:
+        """Put a gate in for the length of a call; whatever was there before comes back, also after
+        an exception.
+        """
+        before = (self.gate, self.layout, self._spatial)
+        self.gate, self.layout, self._spatial = gate, layout, {}
+        try:
+            yield
+        finally:
+            self.gate, self.layout, self._spatial = before
+
+    def resolve(self, site: Site, x: Tensor) -> Tensor:
+        """The gate at a site.
+
+        Args:
+            site: where.
+            x: the layer's input, [rows, n, d] for a linear ([rows, d] for vectors), [rows, C, H, W]
+                for a convolution.
+
+        Returns:
+            [rows, 1 | n, K] for a linear, where n counts the grid of the output for a convolution,
+            on x's device.
+
+        Raises:
+            ShapeError: the gate has another number of rows or tokens than the input.
+        """
+        gate = self.gate
+        if gate is None:
+            raise ShapeError(f"no gate is set for {site.name}; expected one inside a run")
+        if gate.rows != x.shape[0]:
+            raise ShapeError(
+                f"a gate of {gate.rows} rows met {x.shape[0]} rows at {site.name}; they must agree"
+            )
+        out = gate.weight.to(x.device)[:, None, :]  # [rows, 1, K]
+        tokens = x.shape[1] if x.ndim == 3 else 1
+        spatial = self._tokens(gate, site, tokens, x.device)
+        if spatial is not None:
+            out = out * spatial
+        if gate.site is not None:
+            factor = gate.site(site).to(out)
+            out = out * (factor if factor.ndim == 2 else factor[None])[:, None, :]
+        if gate.router is not None:
+            out = out * gate.router(site, x)
+        return out
+
+    def _tokens(self, gate: Gate, site: Site, tokens: int, device: torch.device) -> Tensor | None:
+        """Text and image parts at a site, [rows, 1 | n, K]; shared by all sites of one stream,
+        level and length.
+        """
+        if gate.text is None and gate.image is None:
+            return None
+        key = (site.stream if site.kind == "linear" else "conv", site.level, tokens)
+        if key not in self._spatial:
+            part = token_gate(gate, site, tokens, self.layout)
+            self._spatial[key] = (
+                part.to(device, torch.float32)
+                if part is not None
+                else torch.ones(1, 1, 1, device=device)
+            )
+        return self._spatial[key]
+
+
+def token_gate(gate: Gate, site: Site, tokens: int, layout: TokenLayout | None) -> Tensor | None:
+    """The text and image parts of a gate on the tokens of a site.
+
+    Args:
+        gate: with text [rows, T, K] and image [rows, K, H, W] parts, either absent.
+        site: its stream decides which parts enter.
+        tokens: n, tokens in the input of a linear; ignored for convolutions.
+        layout: grid of the call; needed for image parts.
+
+    Returns:
+        [rows, 1 | n, K], or None when no part enters this site.
+    """
+    if site.stream == "text":
+        if gate.text is not None and gate.text.shape[1] != tokens:
+            raise ShapeError(
+                f"a text gate over {gate.text.shape[1]} tokens met {tokens} tokens at {site.name}"
+            )
+        return gate.text
+    if site.stream == "vector":
+        return None if gate.image is None else gate.image.mean(dim=(2, 3))[:, None, :]
+    if site.stream == "image":
+        if gate.image is None:
+            return None
+        grid = _grid_gate(gate.image, site, layout)
+        if site.kind == "linear" and grid.shape[1] != tokens:
+            raise ShapeError(
+                f"an image gate over {grid.shape[1]} tokens met {tokens} tokens at {site.name}"
+            )
+        return grid
+    return _joint_gate(gate, site, tokens, layout)
+
+
+def _grid_gate(image: Tensor, site: Site, layout: TokenLayout | None) -> Tensor:
+    """[rows, K, H, W] to [rows, h * w, K] on the site's grid."""
+    if layout is None:
+        raise ShapeError(
+            f"an image gate reached {site.name} without a token layout; the family must give one"
+        )
+    return resample(image, layout.grid(site.level)).flatten(2).transpose(1, 2)
+
+
+def _joint_gate(gate: Gate, site: Site, tokens: int, layout: TokenLayout | None) -> Tensor:
+    if layout is None:
+        raise ShapeError(f"a token gate reached the joint site {site.name} without a token layout")
+    h, w = layout.grid(site.level)
+    rows, adapters = gate.rows, gate.adapters
+    text = gate.text if gate.text is not None else torch.ones(rows, tokens - h * w, adapters)
+    image = (
+        torch.ones(rows, h * w, adapters)
+        if gate.image is None
+        else _grid_gate(gate.image, site, layout)
+    )
+    if text.shape[1] + image.shape[1] != tokens:
+        raise ShapeError(
+            f"{text.shape[1]} text and {image.shape[1]} image tokens do not make up the {tokens}"
+            f" tokens at {site.name}"
+        )
+    image = image.to(text.device)
+    return torch.cat([text, image] if layout.text_first else [image, text], dim=1)
+
+
+def resample(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resample by area: [..., H, W] to [..., h, w]."""
+    if tuple(mask.shape[-2:]) == grid:
+        return mask
+    return functional.adaptive_avg_pool2d(mask.float(), grid)

@@ -1,0 +1,102 @@
+"""The words that every floor shares: where a linear sits, and where a run stands. Data only, no
+logic.
+
+Axes, used in every docstring of the package:
+    rows    samples of one denoiser call (passes x images)
+    K       adapters; r_k rank of adapter k; R = sum of r_k
+    n       tokens at a site; T text tokens; H, W the latent grid; h, w the grid of a site
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Stream = Literal["image", "text", "joint", "vector"]
+Kind = Literal["linear", "conv"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A module that adapters can change.
+
+    Attributes:
+        component: part of the model, such as "unet", "transformer" or "text_encoder".
+        path: dotted module path inside the component.
+        stream: what the rows of its input are: image tokens, text tokens, both in one sequence, or
+            no tokens at all.
+        kind: linear layer or 2-d convolution.
+        block: coarse place such as "down.1", "mid" or "up.0"; empty where blocks make no sense.
+        level: how often the latent grid was halved before the output of this module; 0 for streams
+            without a grid.
+    """
+
+    component: str
+    path: str
+    stream: Stream
+    kind: Kind = "linear"
+    block: str = ""
+    level: int = 0
+
+    @property
+    def name(self) -> str:
+        """Unique name: ``component.path``."""
+        return f"{self.component}.{self.path}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a run stands.
+
+    Attributes:
+        index: 0-based position in the list of timesteps.
+        total: length of that list. Schedulers of higher order visit more timesteps than were asked
+            for.
+        t: timestep as the scheduler gives it, [] tensor.
+        sigma: noise level of the scheduler at this step where it has one, else the timestep over
+            1000.
+    """
+
+    index: int
+    total: int
+    t: Tensor
+    sigma: float
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that lies behind, in [0, 1)."""
+        return self.index / self.total
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the text says to the denoiser.
+
+    Attributes:
+        embeds: [rows, T, D] token embeddings.
+        extra: further named inputs of the family, each with a leading row axis (pooled embeddings,
+            time ids).
+    """
+
+    embeds: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Length of the row axis."""
+        return self.embeds.shape[0]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and height of an image in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"

@@ -1,0 +1,87 @@
+"""What the engine tests share: a tiny composer, adapters written to files, and the stock answer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from compose.adapters.library import AdapterLibrary
+from compose.composer import Composer
+from compose.method import CompositionMethod
+from compose.models.detect import family_of
+from compose.models.family import SCHEDULERS
+from compose.request import AdapterUse, Request
+from compose.types import Size
+from tests.tiny import TEXT, random_adapter_file, tiny_pipeline
+
+SIZE = Size(48, 32)  # not square
+
+
+def composer(dtype: torch.dtype = torch.float32, **options: Any) -> Composer:
+    """A composer over a tiny random Stable Diffusion 1.x."""
+    pipe = tiny_pipeline()
+    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
+        torch.nn.Module.to(part, dtype)
+    return Composer(family_of(pipe), AdapterLibrary(()), **options)
+
+
+def files(
+    folder: Path, ranks: Sequence[int] = (2, 5, 3), layout: str = "kohya", **options: Any
+) -> list[Path]:
+    """Adapters of unequal ranks and alphas, with non-zero factors."""
+    out = []
+    for k, rank in enumerate(ranks):
+        path = folder / f"a{k}.safetensors"
+        how = {"rank": rank, "alpha": rank / (k + 1), "seed": k, "text": TEXT, **options}
+        random_adapter_file(path, layout=layout, **how)
+        out.append(path)
+    return out
+
+
+def request(
+    paths: Sequence[Path], weights: Sequence[float], method: CompositionMethod, **more: Any
+) -> Request:
+    uses = tuple(AdapterUse(str(p), w) for p, w in zip(paths, weights, strict=True))
+    defaults: dict[str, Any] = {
+        "steps": 4,
+        "guidance": 5.0,
+        "size": SIZE,
+        "seeds": (3,),
+        "negative": "dog",
+    }
+    return Request("cat and dog", adapters=uses, method=method, **{**defaults, **more})
+
+
+def latents(composer: Composer, asked: Request) -> torch.Tensor:
+    return composer.latents(composer.prepare(asked))[0]
+
+
+def stock(pipe: StableDiffusionPipeline, asked: Request, output: str = "latent") -> Any:
+    """The same request through the unmodified diffusers pipeline."""
+    if asked.scheduler is not None:
+        pipe = copy.copy(pipe)
+        pipe.scheduler = SCHEDULERS[asked.scheduler].from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    size = asked.size or SIZE
+    out = pipe(
+        asked.prompt,
+        negative_prompt=asked.negative,
+        num_inference_steps=asked.steps,
+        guidance_scale=asked.guidance,
+        width=size.width,
+        height=size.height,
+        generator=torch.Generator("cpu").manual_seed(asked.seeds[0]),
+        output_type=output,
+    )
+    return out.images if output == "latent" else out.images[0]
+
+
+def assert_close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """The largest difference is within a share of the largest value."""
+    scale = float(expected.abs().max())
+    assert float((got - expected).abs().max()) <= tolerance * scale

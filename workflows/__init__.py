@@ -1,0 +1,1 @@
+"""Batch work. Examples lie in `examples/`."""
