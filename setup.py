@@ -1,4 +1,5 @@
-"""Only what pyproject.toml cannot say: folders app/ and workflows/ are installed under names of their own.
+"""Only what pyproject.toml cannot say: folders app/ and workflows/ are installed under names of
+their own.
 
 `app` and `workflows` would be far too common as top-level names in site-packages.
 """

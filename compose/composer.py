@@ -24,6 +24,7 @@ from compose.request import AdapterUse, Request
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
 from compose.slot import GateSlot
+from compose.wording import wording_warnings
 
 
 class Composer:
@@ -115,8 +116,12 @@ class Composer:
         loaded = [self._adapter(use) for use in request.adapters]
         adapters = AdapterSet(tuple(a for a, _ in loaded))
         request.method.check(self._run(request, adapters, request.seeds[:1]))
-        warnings = [w for a, r in loaded for w in _warnings(a, r, request.prompt)]
-        return Prepared(request, adapters, tuple(r for _, r in loaded), tuple(warnings))
+        reports = tuple(r for _, r in loaded)
+        warnings = (
+            *_unmatched(adapters, reports),
+            *wording_warnings(request, self.family, adapters),
+        )
+        return Prepared(request, adapters, reports, warnings)
 
     def generate(
         self, request: Request, *, progress: Callable[[Progress], None] | None = None
@@ -229,20 +234,12 @@ class Composer:
         self._installation = install(self.family.components, adapters, self.family.site, self.slots)
 
 
-def _warnings(adapter: Adapter, report: KeyReport, prompt: str) -> list[str]:
-    out = []
-    if report.unmatched:
-        some = ", ".join(report.unmatched[:3])
-        out.append(
-            f"adapter {adapter.name}: {len(report.unmatched)} of its keys fit nothing in this"
-            f" model ({some})"
-        )
-    if adapter.triggers and not any(t.lower() in prompt.lower() for t in adapter.triggers):
-        wanted = " or ".join(repr(t) for t in adapter.triggers[:4])
-        out.append(
-            f"adapter {adapter.name}: its trigger {wanted} is not in the prompt, so it may not show"
-        )
-    return out
+def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[str]:
+    for adapter, report in zip(adapters, reports, strict=True):
+        if report.unmatched:
+            some = ", ".join(report.unmatched[:3])
+            count = len(report.unmatched)
+            yield f"adapter {adapter.name}: {count} of its keys fit nothing in this model ({some})"
 
 
 def _report(

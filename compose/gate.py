@@ -123,27 +123,25 @@ class Gate:
             raise ShapeError(
                 f"a gate of {self.rows} rows cannot serve {rows}; expected 1 or {rows}"
             )
-        return replace(
-            self,
-            weight=self.weight.expand(rows, -1),
-            text=None if self.text is None else self.text.expand(rows, -1, -1),
-            image=None if self.image is None else self.image.expand(rows, -1, -1, -1),
-        )
+        return self._rowwise(lambda part: part.expand(rows, *part.shape[1:]))
 
     def narrow(self, start: int, stop: int) -> Gate:
         """Rows `start` to `stop` (exclusive).
 
         Routers stay as they are: they see the rows of their call.
         """
-        rows = self.rows
-        if (start, stop) == (0, rows):
+        if (start, stop) == (0, self.rows):
             return self
+        rule = _narrow_rule(self.site, self.rows, start, stop)
+        return replace(self._rowwise(lambda part: part[start:stop]), site=rule)
+
+    def _rowwise(self, change: Callable[[Tensor], Tensor]) -> Gate:
+        """The same gate with every part that has a row axis changed."""
         return replace(
             self,
-            weight=self.weight[start:stop],
-            text=None if self.text is None else self.text[start:stop],
-            image=None if self.image is None else self.image[start:stop],
-            site=_narrow_rule(self.site, rows, start, stop),
+            weight=change(self.weight),
+            text=None if self.text is None else change(self.text),
+            image=None if self.image is None else change(self.image),
         )
 
     def __mul__(self, other: Gate) -> Gate:
@@ -168,8 +166,7 @@ class Gate:
 
     @classmethod
     def stack(cls, gates: Sequence[Gate]) -> Gate:
-        """Gates one after another along the row axis. A part that only some bring is one for the
-        others.
+        """Gates one after another along the row axis; a part that some lack is one for them.
 
         Raises:
             ShapeError: the gates disagree on K, on the number of text tokens, or on their combiner.
@@ -181,8 +178,7 @@ class Gate:
                 f"gates over {[g.adapters for g in gates]} adapters cannot be stacked; expected"
                 " one K"
             )
-        combiners = {id(g.combiner) for g in gates}
-        if len(combiners) != 1:
+        if any(g.combiner != gates[0].combiner for g in gates):
             raise ShapeError(
                 "gates with different combiners cannot share a call; expected the same one in"
                 " every pass"

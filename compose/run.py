@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +13,11 @@ from torch import Tensor
 from compose.adapters.adapter import AdapterSet
 from compose.gate import Gate
 from compose.method import Pass
-from compose.models.family import Family, Schedule
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step
+
+if TYPE_CHECKING:
+    from compose.models.family import Family, Schedule
 
 
 class Guided(NamedTuple):

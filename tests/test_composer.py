@@ -121,7 +121,7 @@ def test_composite_in_one_call_equals_separate_calls(paths, scheduler) -> None:
 
 
 def test_composite_equals_three_merged_models_averaged_by_hand(paths) -> None:
-    """Every adapter merged into its own copy of the pipeline; predictions averaged, then guidance."""
+    """Every adapter merged into a pipeline of its own; predictions averaged, then guidance."""
     composer, weights = engine.composer(), [1.0, 0.5, 0.8]
     asked = engine.request(paths, weights, Composite())
     got = engine.latents(composer, asked)
@@ -158,7 +158,9 @@ def test_images_side_by_side_are_as_if_alone(paths) -> None:
 
 
 def test_rows_with_masks_of_their_own_are_as_if_alone(paths) -> None:
-    """Different images of a batch with different token and region gates; no state leaks between them or calls."""
+    """Different images of a batch with different token and region gates; no state leaks between
+    them or calls.
+    """
     composer = engine.composer()
     prepared = composer.prepare(engine.request(paths, [1.0, 1.0, 1.0], Merge(), seeds=(1, 2)))
     g = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ FLOORS = (
     ("gate", "slot", "adapters", "attention", "models", "guidance", "device"),
     ("layers", "train", "method"),
     ("run", "request", "fusion", "prompt"),
-    ("composer", "result", "quick", "attach"),
+    ("composer", "result", "quick", "wording", "attach"),
     ("app", "workflows", "evaluate"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -29,7 +29,7 @@ KEEPERS = {
     "peft": ("compose/train", "compose/evaluate", "app/doctor.py"),
     "gradio": ("app",),
     "click": ("app",),
-    "yaml": ("compose/world/concepts.py", "compose/train", "workflows", "app"),
+    "yaml": ("compose/world", "compose/train", "workflows", "app"),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 from compose.errors import ModelError
+from compose.models.card import ModelCard, read_card
 from compose.models.family import Family
 from compose.models.sd15 import StableDiffusion15
 
@@ -23,15 +24,15 @@ def embedded_folder() -> Path:
     return Path(__file__).parents[1] / "world" / "weights"
 
 
-def family_of(pipe: DiffusionPipeline) -> Family:
-    """The family of a pipeline.
+def family_of(pipe: DiffusionPipeline, card: ModelCard | None = None) -> Family:
+    """The family of a pipeline, with what the model says about itself.
 
     Raises:
         ModelError: none that is supported.
     """
     for pipeline, family in _FAMILIES:
         if type(pipe) is pipeline:
-            return family(pipe)
+            return family(pipe, card)
     supported = ", ".join(p.__name__ for p, _ in _FAMILIES)
     raise ModelError(f"a {type(pipe).__name__} is not supported; expected one of {supported}")
 
@@ -66,6 +67,12 @@ def model_folder(model: str) -> Path:
     return folder
 
 
+def family_name(folder: Path) -> str:
+    """Name of the family of a folder that `model_folder` has found good."""
+    index = json.loads((folder / "model_index.json").read_text())
+    return {p.__name__: family.name for p, family in _FAMILIES}[index["_class_name"]]
+
+
 def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
     """Load a base model from disk. Nothing is downloaded.
 
@@ -92,4 +99,4 @@ def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
             f"{folder} could not be loaded: {first}; expected a complete diffusers folder"
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    return family_of(pipe.to(device))
+    return family_of(pipe.to(device), read_card(folder))

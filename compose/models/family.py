@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import RequestError, nearest
+from compose.models.card import ModelCard
 from compose.slot import TokenLayout
 from compose.types import Conditioning, Site, Size, Step
 
@@ -79,16 +80,22 @@ class Family(ABC):
         name: "sd15" and so on.
         denoiser_name: component name of the denoiser.
         text_names: component names of the text encoders.
-        guidance: default guidance scale.
+        card: what the model says about itself.
     """
 
     name: ClassVar[str]
     denoiser_name: ClassVar[str]
     text_names: ClassVar[tuple[str, ...]]
-    guidance: ClassVar[float] = 7.5
+    usual_guidance: ClassVar[float] = 7.5
 
-    def __init__(self, pipe: DiffusionPipeline) -> None:
+    def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
+        self.card = card or ModelCard()
+
+    @property
+    def guidance(self) -> float:
+        """Default guidance scale."""
+        return self.usual_guidance if self.card.guidance is None else self.card.guidance
 
     @property
     def components(self) -> dict[str, nn.Module]:
@@ -139,6 +146,10 @@ class Family(ABC):
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts to conditioning, one row each. Runs under whatever gate the text slot holds."""
+
+    @abstractmethod
+    def beyond_the_end(self, prompt: str) -> str:
+        """The part of a prompt that is too long for the text encoder; empty when all of it fits."""
 
     @abstractmethod
     def latents(

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import ModelError
+from compose.models.card import ModelCard
 from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
 from compose.types import Conditioning, Kind, Site, Size, Step, Stream
@@ -32,8 +33,8 @@ class StableDiffusion15(Family):
     denoiser_name: ClassVar[str] = "unet"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
-    def __init__(self, pipe: DiffusionPipeline) -> None:
-        super().__init__(pipe)
+    def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
+        super().__init__(pipe, card)
         config = self.pipe.unet.config
         latent_channels = self.pipe.vae.config.latent_channels
         if config.in_channels != latent_channels:
@@ -95,6 +96,13 @@ class StableDiffusion15(Family):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         embeds, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, False)
         return Conditioning(embeds)
+
+    def beyond_the_end(self, prompt: str) -> str:
+        tokenizer = self.pipe.tokenizer
+        ids = tokenizer(prompt, truncation=False)["input_ids"]
+        if len(ids) <= tokenizer.model_max_length:
+            return ""
+        return str(tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])).strip()
 
     def latents(
         self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]

@@ -15,7 +15,8 @@ class Thing:
         species: a word of `vocabulary.SPECIES`.
         colour: a word of `vocabulary.COLOURS`, the main body colour.
         pattern: a word of `vocabulary.PATTERNS`.
-        second: colour word of the pattern, or None where the renderer picks its own (base patterns).
+        second: colour word of the pattern, or None where the renderer picks its own (base
+            patterns).
         accessory: a word of `vocabulary.ACCESSORIES`; only animals wear one.
         accessory_colour: colour word of the accessory, None when there is none.
         x, y: centre as fractions of width and height, origin top left.

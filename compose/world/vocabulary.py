@@ -1,8 +1,9 @@
 """The words of the embedded world: what can stand in a scene and in which colour.
 
-Two circles. The *base* words are what the shipped UNet and text encoder were trained on. The *concept* words are
-known to the renderer, the VAE and the recognizer only: the base model never saw them, so an adapter has something to
-teach. An adapter is trained on concept words and called by a rare token.
+Two circles. The *base* words are what the shipped UNet and text encoder were trained on. The
+*concept* words are
+known to the renderer, the VAE and the recognizer only: the base model never saw them, so an adapter
+has something to teach. An adapter is trained on concept words and called by a rare token.
 """
 
 from __future__ import annotations
@@ -54,15 +55,59 @@ BASE_STYLES = ("plain",)
 CONCEPT_STYLES = ("sticker", "sunwash", "blueprint")
 STYLES = BASE_STYLES + CONCEPT_STYLES
 
-# Rare tokens: one token each, never in a base caption. Shipped concepts, then spare names, then users' own.
+# Rare tokens: one token each, never in a base caption. Shipped concepts, then spare names, then
+# users' own.
 CONCEPT_TRIGGERS = (
-    "mochi", "ember", "biscuit", "domino", "juniper", "bolt", "wizzo", "capely",
-    "sticko", "sunvo", "blupri", "candia", "lunara", "rocko", "cakely",
-)  # fmt: skip
+    "mochi",
+    "ember",
+    "biscuit",
+    "domino",
+    "juniper",
+    "bolt",
+    "wizzo",
+    "capely",
+    "sticko",
+    "sunvo",
+    "blupri",
+    "candia",
+    "lunara",
+    "rocko",
+    "cakely",
+)
 SPARE_TRIGGERS = (
-    "pippin", "zuzu", "kiko", "tango", "waffle", "nimbus", "pesto", "quill", "sorrel", "tofu", "umber", "vesper",
-    "willow", "yuki", "ziggy", "acorn", "basil", "cosmo", "dusty", "echo", "fable", "gizmo", "hazel", "indy",
-    "jinx", "koda", "lotus", "marlo", "nori", "opal", "plum", "remy", "saffi",
-)  # fmt: skip
+    "pippin",
+    "zuzu",
+    "kiko",
+    "tango",
+    "waffle",
+    "nimbus",
+    "pesto",
+    "quill",
+    "sorrel",
+    "tofu",
+    "umber",
+    "vesper",
+    "willow",
+    "yuki",
+    "ziggy",
+    "acorn",
+    "basil",
+    "cosmo",
+    "dusty",
+    "echo",
+    "fable",
+    "gizmo",
+    "hazel",
+    "indy",
+    "jinx",
+    "koda",
+    "lotus",
+    "marlo",
+    "nori",
+    "opal",
+    "plum",
+    "remy",
+    "saffi",
+)
 USER_TRIGGERS = tuple(f"<v{i}>" for i in range(1, 17))
 RARE_TOKENS = CONCEPT_TRIGGERS + SPARE_TRIGGERS + USER_TRIGGERS

@@ -107,6 +107,10 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         gated_lora(x, down, up[:, :2], gate, index)
     with pytest.raises(ShapeError, match="expected 1 or 12"):
         gated_lora_conv2d(
-            torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 3), torch.zeros(2, 1), torch.zeros(1, 5, 1),
-            torch.tensor([0]), **CONV,
-        )  # fmt: skip
+            torch.zeros(1, 2, 3, 4),
+            torch.zeros(1, 2, 3, 3),
+            torch.zeros(2, 1),
+            torch.zeros(1, 5, 1),
+            torch.tensor([0]),
+            **CONV,
+        )

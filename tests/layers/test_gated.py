@@ -283,9 +283,12 @@ def test_what_cannot_be_installed_is_refused_and_leaves_no_trace(net: Net) -> No
 
 def test_rows_that_do_not_fit_are_refused(net: Net, x: Tensor) -> None:
     slot = GateSlot()
-    with put(net, TWO, slot), slot.hold(Gate.all([1.0, 1.0]), LAYOUT):
-        with pytest.raises(ShapeError, match="1 rows met 2 rows"):
-            net(x)
+    with (
+        put(net, TWO, slot),
+        slot.hold(Gate.all([1.0, 1.0]), LAYOUT),
+        pytest.raises(ShapeError, match="1 rows met 2 rows"),
+    ):
+        net(x)
 
 
 def test_one_name_for_one_adapter() -> None:

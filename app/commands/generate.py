@@ -1,0 +1,119 @@
+"""``generate``: one prompt to pictures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..console import Screen
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+
+
+@click.command(short_help="Make pictures from a prompt and adapters.")
+@click.argument("prompt")
+@click.option(
+    "--lora",
+    "loras",
+    multiple=True,
+    metavar="NAME|FILE[:WEIGHT[:TE_WEIGHT]]",
+    help="An adapter, with its weight in the denoiser and in the text encoder. Repeatable.",
+)
+@click.option("--method", metavar="NAME", help="How adapters are combined. [default: merge]")
+@click.option(
+    "--set",
+    "fields",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="A field of the method; see the methods command. Repeatable.",
+)
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="NAME=x0,y0,x1,y1",
+    help="Where an adapter acts, in fractions of width and height from the top left. Repeatable.",
+)
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="NAME=FILE.png",
+    help="Where an adapter acts, as a black and white picture. Repeatable.",
+)
+@click.option(
+    "--grid",
+    metavar="METHODS|all",
+    help="Compare: the base, every adapter alone, and each method, all in one picture as well.",
+)
+@click.option(
+    "--model",
+    default="embedded",
+    show_default=True,
+    metavar="embedded|DIR|HUB_ID",
+    help="Base model: the one that ships, a folder in diffusers layout, or a hub id.",
+)
+@click.option("--negative", default="", metavar="TEXT", help="What the picture should not show.")
+@click.option("--size", metavar="WxH", help="In pixels. [default: what the model was trained at]")
+@click.option(
+    "--steps", default=20, show_default=True, metavar="N", help="Denoising steps.", type=int
+)
+@click.option("--guidance", type=float, metavar="G", help="Guidance scale. [default: the model's]")
+@click.option("--seed", type=int, metavar="S", help="Seed of the noise. [default: a fresh one]")
+@click.option(
+    "--count",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many pictures, with seeds S, S+1 and so on.",
+)
+@click.option("--scheduler", metavar="NAME", help="ddim, euler or dpm++. [default: the model's]")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
+@click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the pictures: <seed>-<method>-<hash>.png, nothing is overwritten.",
+)
+@click.option("--offline", is_flag=True, help="Fetch nothing; hub models come from the cache.")
+@click.option("--json", "as_json", is_flag=True, help="Report in JSON.")
+@click.option("--quiet", is_flag=True, help="No progress and no notices.")
+def generate(prompt: str, **flags: Any) -> None:
+    """Make pictures from PROMPT with any number of adapters.
+
+    Adapters are given with --lora or inside the prompt as <lora:NAME:WEIGHT>. Every picture carries
+    the recipe that the replay command needs to make it again.
+    """
+    start = time.perf_counter()
+    screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
+    from ..files import output_folder
+    from ..flags import read_fields, read_seeds
+    from ..order import Setting, check_places, grid_columns, one_column, read_request
+
+    seeds = read_seeds(flags["seed"], flags["count"])
+    names = ("negative", "loras", "size", "steps", "guidance", "scheduler")
+    request = read_request(prompt, seeds=seeds, **{name: flags[name] for name in names})
+    fields = read_fields(flags["fields"])
+    grid = flags["grid"]
+    if grid is not None and flags["method"] is not None:
+        raise click.UsageError("--grid and --method were both given; expected one of them")
+    if grid is None:
+        columns = one_column(request, flags["method"] or "merge", fields)
+    else:
+        columns = grid_columns(request, grid, fields)
+    for method in dict.fromkeys(column.request.method.name for column in columns):
+        check_places(flags["regions"], flags["masks"], request.adapters, method)
+    setting = Setting(flags["model"], flags["device"], flags["dtype"], flags["offline"])
+    with output_folder(flags["out"]) as folder:
+        from ..making import make
+
+        notes = [f"seed {seeds[0]}"] if flags["seed"] is None else []
+        make(columns, setting, folder, screen, start=start, notes=notes, grid=grid is not None)

@@ -1,0 +1,188 @@
+"""A loaded model that makes pictures and saves each with its recipe as soon as it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from compose.composer import Composer
+from compose.errors import RequestError
+from compose.models.detect import model_folder
+from compose.request import Request
+from compose.result import ComposedImage, Prepared, Progress
+
+from .console import hush
+from .files import write_new
+from .hub import local_model
+from .identity import model_fingerprint, versions
+from .metadata import AdapterMark, Recipe, png_bytes
+from .order import Setting
+
+_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_UNSAFE = re.compile(r"[^\w.+-]+")  # in a file name
+_NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A picture that lies on the disk.
+
+    Attributes:
+        path: its file.
+        sha256: of the raw RGB bytes.
+        made: the picture and what it cost.
+    """
+
+    path: Path
+    sha256: str
+    made: ComposedImage
+
+
+class Studio:
+    """A model, ready to work.
+
+    Attributes:
+        composer: the engine.
+        setting: as asked for.
+        load: seconds it took to get the model ready.
+    """
+
+    def __init__(self, composer: Composer, setting: Setting, folder: Path, load: float) -> None:
+        self.composer = composer
+        self.setting = setting
+        self.load = load
+        self._fingerprint: Future[str] = _in_background(lambda: model_fingerprint(folder))
+
+    @classmethod
+    def open(cls, setting: Setting) -> Studio:
+        """Load the model.
+
+        Raises:
+            ModelError: it is missing, broken or of an unsupported family.
+            RequestError: the device is not there.
+        """
+        hush()
+        start = time.perf_counter()
+        model = local_model(setting.model, offline=setting.offline)
+        folder = model_folder(model)
+        composer = Composer.load(model, device=setting.device, dtype=setting.dtype)
+        return cls(composer, setting, folder, time.perf_counter() - start)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the model's files."""
+        return self._fingerprint.result()
+
+    @property
+    def device(self) -> str:
+        """Kind of device, such as "cpu"."""
+        return self.composer.family.device.type
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the denoiser, as flags spell it."""
+        return _DTYPES[self.composer.family.dtype]
+
+    def pictures(
+        self, prepared: Prepared, label: str, folder: Path, each: Callable[[int, int], None]
+    ) -> Iterator[Saved]:
+        """Make the pictures of a request and save them one by one.
+
+        Args:
+            prepared: a checked request.
+            label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``.
+            folder: where to save.
+            each: called after every step with the steps done and their total.
+
+        Raises:
+            RequestError: a picture cannot be written, or memory does not suffice.
+        """
+
+        def tell(where: Progress) -> None:
+            each(where.step, where.steps)
+
+        marks = self.marks(prepared.request)
+        name = _UNSAFE.sub("_", label)
+        with memory_guard():
+            for made in self.composer.images(prepared, progress=tell):
+                image = made.image.convert("RGB")
+                digest = pixels_hash(image)
+                recipe = self.recipe(made.request, marks, digest)
+                stem = f"{made.seed}-{name}-{_short_hash(recipe)}"
+                path = write_new(folder, stem, ".png", png_bytes(image, recipe))
+                yield Saved(path, digest, made)
+
+    def marks(self, request: Request) -> tuple[AdapterMark, ...]:
+        """Names and hashes of the adapters of a request."""
+        entries = [self.composer.library.find(use.name) for use in request.adapters]
+        return tuple(AdapterMark(e.name, e.hashes.autov2, e.hashes.autov3) for e in entries)
+
+    def recipe(self, request: Request, marks: tuple[AdapterMark, ...], digest: str) -> Recipe:
+        """All that is needed to make one picture again.
+
+        Args:
+            request: for that picture alone, defaults filled in.
+            marks: its adapters.
+            digest: of its pixels.
+        """
+        family = self.composer.family
+        scheduler = family.schedule(request.steps, request.scheduler).scheduler
+        return Recipe(
+            request=request,
+            model=self.setting.model,
+            fingerprint=self.fingerprint,
+            adapters=marks,
+            versions=versions(),
+            device=self.device,
+            dtype=self.dtype,
+            sampler=type(scheduler).__name__,
+            sha256=digest,
+        )
+
+
+def pixels_hash(image: Image.Image) -> str:
+    """SHA-256 of the raw RGB bytes of a picture, row by row."""
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+@contextmanager
+def memory_guard() -> Iterator[None]:
+    """Turn running out of memory into advice.
+
+    Raises:
+        RequestError: memory did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        raise RequestError(
+            "the request needs more memory than there is; expected less work at a time, so use a"
+            " smaller --size, a smaller --dtype or fewer adapters"
+        ) from None
+
+
+def _short_hash(recipe: Recipe) -> str:
+    data = json.dumps(recipe.to_json(), sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()[:8]
+
+
+def _in_background(work: Callable[[], str]) -> Future[str]:
+    """Hashing leaves the interpreter free, so it costs nothing beside denoising."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(work)
+    finally:
+        pool.shutdown(wait=False)

@@ -1,0 +1,260 @@
+"""Train the base model of the embedded world: a small UNet and its text encoder, together, from
+scratch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compose.errors import ModelError
+from compose.train.common import (
+    Clock,
+    Ema,
+    RunDir,
+    adamw,
+    cosine,
+    load_state,
+    require_finite,
+    save_atomic,
+    set_rate,
+)
+from compose.train.latents import Latents, load_latents
+from compose.train.parts import (
+    build_text_encoder,
+    build_unet,
+    give_rare_tokens,
+    noise_levels,
+    spread_timesteps,
+)
+from compose.train.ranks import Ranks
+from compose.train.tokenizer import Lookup, load_tokenizer
+from compose.world.captions import words
+from compose.world.vocabulary import RARE_TOKENS
+
+SAVE_EVERY = 120.0  # seconds
+
+
+@dataclass(frozen=True)
+class BaseOptions:
+    """How to train the UNet and the text encoder.
+
+    Attributes:
+        run: run directory.
+        minutes: whole budget of the schedule, over all calls, compilation not counted.
+        deadline: `time.monotonic()` at which this call stops.
+        seed: of weights, noise and order.
+        batch: samples per GPU and step.
+        lr: peak learning rate.
+        caption_dropout: share of empty captions, for guidance.
+        width: channels of the UNet's levels.
+        text_width: width of the text encoder, and of the cross attention.
+        compile: use torch.compile on the UNet.
+        init: pipeline folder of weights to start from.
+        max_steps: stop this call after so many steps, for tests.
+    """
+
+    run: Path
+    minutes: float
+    deadline: float
+    seed: int = 0
+    batch: int = 512
+    lr: float = 8e-4
+    caption_dropout: float = 0.1
+    width: tuple[int, int, int] = (64, 128, 192)
+    text_width: int = 192
+    compile: bool = True
+    init: Path | None = None
+    max_steps: int | None = None
+
+
+class Training:
+    """State of a base training between steps."""
+
+    def __init__(self, ranks: Ranks, options: BaseOptions, lookup: Lookup, vocabulary: int) -> None:
+        self.ranks, self.options = ranks, options
+        device = ranks.device
+        torch.manual_seed(options.seed)
+        self.models = _models(options, lookup, vocabulary).to(device)
+        self.models["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.unet: Callable[..., Any] = self.models["unet"]
+        if options.compile:
+            self.unet = torch.compile(self.models["unet"])
+        self.ema = Ema(self.models, 0.9993)
+        self.parameters = [value for value in self.models.parameters() if value.requires_grad]
+        self.optimiser = adamw(self.parameters, options.lr, device)
+        self.clock = Clock(options.minutes * 60, options.deadline)
+        self.signal, self.noise = noise_levels(device)
+        self.empty = torch.tensor(lookup.encode(""), device=device)
+        self.step = self.samples = 0
+        self.path = RunDir(options.run).stage("unet") / "state.pt"
+        if self.path.exists():
+            self.restore()
+        self.generator = torch.Generator(device).manual_seed(
+            options.seed * 1000 + ranks.rank + 7919 * self.step + 1
+        )
+
+    def restore(self) -> None:
+        """Continue from the last checkpoint of the run."""
+        state = load_state(self.path, self.ranks.device)
+        self.models.load_state_dict(state["models"])
+        self.ema.restore(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.samples, self.clock.spent = (
+            int(state["step"]),
+            int(state["samples"]),
+            float(state["spent"]),
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state: dict[str, Any] = {
+            "models": self.models.state_dict(), "ema": self.ema.state(),
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "samples": self.samples,
+            "spent": self.clock.elapsed,
+        }  # fmt: skip
+        save_atomic(state, self.path)
+
+    def draw(self, data: Latents) -> tuple[Tensor, Tensor]:
+        """A batch: latents [B, 4, 32, 32] float32 and token ids [B, 40], some of them empty."""
+        count, device = self.options.batch, self.ranks.device
+        picks = torch.randint(len(data.mean), (count,), generator=self.generator, device=device)
+        which = torch.randint(
+            data.tokens.shape[1], (count,), generator=self.generator, device=device
+        )
+        mean, std = data.mean[picks].float(), data.std[picks].float()
+        latents = mean + std * torch.randn(mean.shape, generator=self.generator, device=device)
+        dropped = (
+            torch.rand(count, 1, generator=self.generator, device=device)
+            < self.options.caption_dropout
+        )
+        tokens = torch.where(dropped, self.empty, data.tokens[picks, which].long())
+        return latents.contiguous(memory_format=torch.channels_last), tokens
+
+    def loss(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        """Mean squared error of the predicted velocity [], at timesteps spread over the batch."""
+        device = latents.device
+        steps = spread_timesteps(len(latents), self.generator, device)
+        signal, noise = (table[steps][:, None, None, None] for table in (self.signal, self.noise))
+        epsilon = torch.randn(latents.shape, generator=self.generator, device=device)
+        epsilon = epsilon.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            context = self.models["text_encoder"](input_ids=tokens)[0]
+            predicted = self.unet(
+                signal * latents + noise * epsilon, steps, context, return_dict=False
+            )[0]
+        error: Tensor = predicted.float() - (signal * epsilon - noise * latents)
+        return error.square().mean()
+
+    def advance(self, data: Latents, progress: float) -> Tensor:
+        """One optimiser step; returns the loss []."""
+        loss = self.loss(*self.draw(data))
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.ranks.share_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        set_rate(self.optimiser, self.options.lr * cosine(progress, (self.step + 1) / 200, 0.03))
+        self.optimiser.step()
+        self.ema.update()
+        self.step += 1
+        self.samples += self.options.batch * self.ranks.size
+        return loss.detach()
+
+    def warm_up(self, data: Latents) -> None:
+        """Compile forward and backward before the clock starts; nothing is learned."""
+        torch.autograd.backward(self.loss(*self.draw(data)))
+        self.optimiser.zero_grad(set_to_none=True)
+        self.ranks.barrier()
+
+
+def _models(options: BaseOptions, lookup: Lookup, vocabulary: int) -> nn.ModuleDict:
+    if options.init is None:
+        text = build_text_encoder(vocabulary, lookup.start, lookup.end, options.text_width)
+        return nn.ModuleDict(
+            {"unet": build_unet(options.width, options.text_width), "text_encoder": text}
+        )
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    text = CLIPTextModel.from_pretrained(options.init / "text_encoder", dtype=torch.float32)
+    if text.config.vocab_size != vocabulary:
+        raise ModelError(
+            f"{options.init} knows {text.config.vocab_size} tokens, this run's tokenizer "
+            f"{vocabulary}: the words of the world have changed, train without --init"
+        )
+    unet = UNet2DConditionModel.from_pretrained(options.init / "unet", dtype=torch.float32)
+    return nn.ModuleDict({"unet": unet, "text_encoder": text}).train()
+
+
+def _loop(training: Training, data: Latents, run: RunDir) -> bool:
+    """Train until the budget or the call ends; returns whether the budget is used up."""
+    ranks, options, clock = training.ranks, training.options, training.clock
+    clock.start()
+    first, progress, saved = training.step, 0.0, clock.elapsed
+    logged, seen, total = clock.elapsed, training.samples, torch.zeros((), device=ranks.device)
+    while True:
+        if options.max_steps is not None or (training.step - first) % 10 == 0:
+            progress, late = ranks.agree(clock.progress, float(clock.late))
+            limit = options.max_steps is not None and training.step - first >= options.max_steps
+            if progress >= 1 or late or limit:
+                return progress >= 1
+            if ranks.main and clock.elapsed - saved > SAVE_EVERY:
+                training.save()
+                saved = clock.elapsed
+        total += training.advance(data, progress)
+        if training.step % 100 == 0:
+            value = ranks.mean(total) / min(100, training.step - first)
+            require_finite(value, "unet", training.step)
+            speed = (training.samples - seen) / max(clock.elapsed - logged, 1e-6)
+            run.log(
+                "unet",
+                step=training.step,
+                samples=training.samples,
+                loss=value,
+                per_second=speed,
+                progress=progress,
+            )
+            logged, seen, total = clock.elapsed, training.samples, torch.zeros_like(total)
+
+
+def train_base(ranks: Ranks, options: BaseOptions) -> None:
+    """The stage unet: train within the budget and write RUN/unet/weights; mark it when finished."""
+    run = RunDir(options.run, ranks.rank)
+    tokenizer = load_tokenizer(options.run / "tokenizer")
+    lookup = Lookup.of(tokenizer)
+    started = time.monotonic()
+    data = load_latents(run, options.run / "vae" / "weights", ranks)
+    run.log("unet", scenes=len(data.mean) * ranks.size, seconds_data=time.monotonic() - started)
+    training = Training(ranks, options, lookup, len(tokenizer))
+    ranks.same_weights(training.models)
+    started = time.monotonic()
+    training.warm_up(data)
+    run.log("unet", seconds_compile=time.monotonic() - started)
+    finished = _loop(training, data, run)
+    ranks.barrier()
+    if not ranks.main:
+        return
+    training.save()
+    _write_weights(training, lookup, run)
+    if finished:
+        run.mark("unet", options.minutes)
+    else:
+        run.log("unet", paused_at_step=training.step, progress=training.clock.progress)
+
+
+def _write_weights(training: Training, lookup: Lookup, run: RunDir) -> None:
+    """Write the averaged weights with the rare tokens baked in; leaves the checkpoint alone."""
+    training.ema.copy_to(training.models)
+    text: Any = training.models["text_encoder"]
+    unet: Any = training.models["unet"]
+    rare = [lookup.ids[token] for token in RARE_TOKENS]
+    learned = [lookup.ids[word] for word in words()]
+    give_rare_tokens(text.get_input_embeddings().weight, rare, learned, training.options.seed)
+    folder = run.stage("unet") / "weights"
+    unet.save_pretrained(folder / "unet")
+    text.save_pretrained(folder / "text_encoder")

@@ -1,0 +1,58 @@
+"""What a text encoder will not see, or has never learned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from compose.adapters.adapter import AdapterSet
+from compose.models.family import Family
+from compose.request import Request
+from compose.world.captions import unknown_words
+
+
+def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> Iterator[str]:
+    """Check the texts of a request against the model and the adapters.
+
+    Args:
+        request: its prompt and negative prompt.
+        family: the model.
+        adapters: the adapters of the request, whose triggers should be in the prompt.
+
+    Yields:
+        One warning each, one line.
+    """
+    for what, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
+        lost = family.beyond_the_end(text)
+        if lost:
+            yield f"the {what} is too long for the text encoder, which will not see {lost!r}"
+        if family.card.world_words:
+            yield from _unknown(what, text, adapters)
+    for adapter in adapters:
+        if adapter.triggers and not any(_has(request.prompt, t) for t in adapter.triggers):
+            wanted = " or ".join(repr(t) for t in adapter.triggers[:4])
+            yield (
+                f"adapter {adapter.name}: its trigger {wanted} is not in the prompt, so it may"
+                " not show"
+            )
+
+
+def _unknown(what: str, text: str, adapters: AdapterSet) -> Iterator[str]:
+    taught = {word for a in adapters for trigger in a.triggers for word in trigger.lower().split()}
+    unknown = [word for word in unknown_words(text) if word not in taught]
+    if unknown:
+        yield (
+            f"the embedded model never learned {_listed(unknown)} in the {what}; docs/world.md"
+            " lists the words it knows"
+        )
+
+
+def _has(prompt: str, trigger: str) -> bool:
+    """Whether a trigger stands in a prompt as words of its own."""
+    return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt, re.IGNORECASE) is not None
+
+
+def _listed(words: Iterable[str]) -> str:
+    quoted = [repr(word) for word in words]
+    more = f" and {len(quoted) - 8} more words" if len(quoted) > 8 else ""
+    return ", ".join(quoted[:8]) + more

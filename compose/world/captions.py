@@ -1,0 +1,273 @@
+"""Words for a scene: training captions in many wordings, held-out wordings, and one plain wording.
+
+The tables live in `phrasings`, noun phrases in `speaker`. A caption is lower case, uses no
+punctuation but comma, colon and period, and has at most `MAX_WORDS` tokens (a punctuation mark is
+one), so that with start and end it fits the 40 positions of the text encoder.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from string import Formatter
+from typing import TYPE_CHECKING
+
+from compose.errors import RequestError
+from compose.world import phrasings as say
+from compose.world.scene import Scene
+from compose.world.speaker import NOTHING, Drops, Phrasing, Speaker, known
+from compose.world.vocabulary import BASE_COLOURS, RARE_TOKENS
+
+if TYPE_CHECKING:
+    from compose.world.concepts import Concept
+
+MAX_WORDS = 38
+PUNCTUATION = (",", ".", ":")
+_PIECES = re.compile(r"<v\d+>|'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|[^\s\w]+|_+")
+
+
+def split_words(text: str) -> list[str]:
+    """Cut a prompt as the tokenizer does: words, digits, runs of punctuation, user tokens."""
+    return _PIECES.findall(text.lower())
+
+
+def _side(scene: Scene) -> str | None:
+    x = scene.things[0].x
+    return "left" if x < 0.4 else "right" if x > 0.6 else None
+
+
+def _body(speaker: Speaker, scene: Scene, placed: bool, alike: bool) -> str:
+    """A template for the things of a scene in training wording."""
+    count = len(scene.things)
+    if count == 1:
+        side = _side(scene)
+        if side and (placed or speaker.rng.random() < 0.5):
+            return speaker.pick(say.ONE_SIDE[side])
+        return speaker.pick(
+            say.ONE_CENTRE if not side and speaker.rng.random() < 0.1 else say.ONE_THING
+        )
+    if alike and count == 2:
+        return speaker.pick(say.TWO_ALIKE_PLACED if placed else say.TWO_ALIKE_FREE)
+    if alike:
+        return speaker.pick(say.THREE_ALIKE_PLACED if placed else say.THREE_ALIKE_FREE)
+    if count == 2:
+        return speaker.pick(say.TWO_PLACED if placed else say.TWO_FREE)
+    return speaker.pick(say.THREE_PLACED if placed else say.THREE_FREE)
+
+
+def _template(speaker: Speaker, scene: Scene, full: bool, alike: bool) -> str:
+    """A whole training sentence with open slots."""
+    rng = speaker.rng
+    count = len(scene.things)
+    placed = full or rng.random() < 0.7
+    if not alike and rng.random() < 0.08:
+        return speaker.pick(say.TAGS_PLACED[count] if placed and count > 1 else say.TAGS[count])
+    body = _body(speaker, scene, placed, alike)
+    sentence = speaker.pick(say.SENTENCES) if speaker.keep(speaker.drops.place) else "{body}"
+    if " is " in body and sentence.startswith("{scene}"):
+        sentence = "{body} {where}"
+    starts = (
+        body.startswith("{") and " is " not in body and sentence.startswith(("{body}", "{scene}"))
+    )
+    prefix = speaker.pick(say.PREFIXES) if starts and rng.random() < 0.3 else ""
+    return prefix + sentence.replace("{body}", body)
+
+
+def _alike(scene: Scene, names: Mapping[int, str], speaker: Speaker) -> bool:
+    """Whether to count ("two cats, one red and one blue") instead of naming each."""
+    if speaker.phrasing != "train" or names or len(scene.things) < 2:
+        return False
+    return len({thing.species for thing in scene.things}) == 1 and speaker.rng.random() < 0.4
+
+
+def _styled(text: str, scene: Scene, style: str | None, speaker: Speaker) -> str:
+    if style is None:
+        if scene.style != "plain":
+            known({}, scene.style, "style")
+        if speaker.phrasing != "train" or speaker.rng.random() >= 0.05:
+            return text
+        style = "plain style"
+    words = style if "style" in style.split() else f"{style} style"
+    form = speaker.pick(say.STYLES) if not text.startswith(say.PREFIXES) else say.STYLES[0]
+    return form.format(text=text.rstrip("."), style=words)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Words that replace a scene's own; see `caption`."""
+
+    names: Mapping[int, str]
+    place: str | None
+    style: str | None
+
+
+def _once(scene: Scene, speaker: Speaker, given: _Given, *, full: bool, compact: bool) -> str:
+    """One draw of a caption, of any length."""
+    count = len(scene.things)
+    alike = not compact and _alike(scene, given.names, speaker)
+    if speaker.phrasing == "plain":
+        template = say.PLAIN[count].lower() if compact else say.PLAIN[count]
+    elif speaker.phrasing == "held_out":
+        template = say.HELD_OUT[count][0] if compact else speaker.pick(say.HELD_OUT[count])
+    elif compact:
+        template = say.TAGS_PLACED[count][0] if count > 1 else say.TAGS[1][0]
+    else:
+        template = _template(speaker, scene, full, alike)
+    slots = speaker.slots(scene, given.names, alike)
+    if alike:
+        slots["n"] = speaker.pick(say.NUMBERS[count])
+        slots["s"] = speaker.pick(say.PLURALS[scene.things[0].species])
+    text = template.format_map(slots | speaker.place(scene, given.place))
+    return _styled(text, scene, given.style, speaker)
+
+
+def caption(
+    scene: Scene,
+    rng: random.Random,
+    *,
+    full: bool = False,
+    phrasing: Phrasing = "train",
+    names: Mapping[int, str] | None = None,
+    place: str | None = None,
+    style: str | None = None,
+) -> str:
+    """Describe a scene in words.
+
+    Args:
+        scene: one to three things on a background.
+        rng: source of every draw; the same state gives the same caption.
+        full: leave nothing unsaid: every attribute, every place in the picture, the background.
+        phrasing: "train", "held_out" (wordings never trained on; nothing unsaid) or "plain" (one
+            fixed wording).
+        names: noun phrases that replace those of some things, by index ("mochi cat"), without
+            determiner.
+        place: words for the background in place of its own, with preposition or without ("in
+            candia").
+        style: words for the style in place of its own ("sticko style"; the word style is added if
+            missing).
+
+    Returns:
+        Lower-case words, at most `MAX_WORDS` tokens unless a given name is very long.
+
+    Raises:
+        RequestError: the scene is empty or crowded, or shows something that only a concept can
+        name.
+    """
+    if not 1 <= len(scene.things) <= 3:
+        raise RequestError(f"a caption needs 1 to 3 things, the scene has {len(scene.things)}")
+    if phrasing not in ("train", "held_out", "plain"):
+        raise RequestError(f"phrasing must be train, held_out or plain, not {phrasing!r}")
+    spoken = full or phrasing != "train"
+    speaker = Speaker(rng, phrasing, NOTHING if spoken else Drops())
+    return _fitting(scene, speaker, _Given(names or {}, place, style), full)
+
+
+def _fitting(scene: Scene, speaker: Speaker, given: _Given, full: bool) -> str:
+    """A caption that fits the text encoder, if one can be found."""
+    for _ in range(12):
+        text = _once(scene, speaker, given, full=full, compact=False)
+        if len(split_words(text)) <= MAX_WORDS:
+            return text
+    # Three dressed things: the shortest of several draws of the shortest wording.
+    draws = [_once(scene, speaker, given, full=True, compact=True) for _ in range(8)]
+    return min(draws, key=lambda text: len(split_words(text)))
+
+
+def _wearer(concept: Concept, scene: Scene) -> int:
+    """Index of the thing that shows the concept: the one that agrees with it most."""
+    wanted: dict[str, object] = dict(concept.thing or {})
+    if concept.accessory is not None:
+        wanted = {
+            "accessory": concept.accessory["kind"],
+            "accessory_colour": concept.accessory["colour"],
+        }
+
+    def agreement(index: int) -> int:
+        thing = scene.things[index]
+        return sum(getattr(thing, key) == value for key, value in wanted.items())
+
+    return max(range(len(scene.things)), key=agreement, default=0)
+
+
+def concept_caption(concept: Concept, scene: Scene, rng: random.Random) -> str:
+    """Describe one training picture of a concept: its trigger for what is new, plain words for the
+    rest.
+
+    Args:
+        concept: category "character", "clothing", "style", "background" or "object".
+        scene: one of its pictures.
+        rng: source of every draw.
+
+    Returns:
+        Such as "mochi cat on the beach", "a red dog wearing a wizzo hat in the snow", "a blue car
+        in the room, sticko style", "a green bird in candia land", "a rocko toy at night".
+
+    Raises:
+        RequestError: an unknown category, or a scene that shows a second concept.
+    """
+    called = f"{concept.trigger} {concept.class_word}".strip()
+    if concept.category == "style":
+        return caption(scene, rng, full=True, style=called)
+    if concept.category == "background":
+        place = rng.choice((f"in {called}", f"in {concept.trigger}"))
+        return caption(scene, rng, full=True, place=place)
+    index = _wearer(concept, scene)
+    shown = scene.things[index]
+    # The concept's own looks stay unsaid: its name stands for them.
+    bare = replace(
+        scene, things=tuple(replace(t, accessory="none") if t is shown else t for t in scene.things)
+    )
+    if concept.category in ("character", "object"):
+        short = concept.category == "object" and rng.random() < 0.3
+        return caption(bare, rng, full=True, names={index: concept.trigger if short else called})
+    if concept.category == "clothing":
+        wear = rng.choice(("with", "wearing", "in")) + f" a {called}"
+        name = Speaker(rng, "train", NOTHING).noun(shown, wear=wear)
+        return caption(bare, rng, full=True, names={index: name})
+    raise RequestError(
+        f"concept {concept.name!r} has category {concept.category!r}; expected character, "
+        f"clothing, style, background or object"
+    )
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _strings(item)
+
+
+def words() -> tuple[str, ...]:
+    """Every word that a caption can hold except rare tokens, in a fixed order.
+
+    Returns:
+        Punctuation first, then words by alphabet; read off the tables of the grammar, so nothing
+        can be missing.
+    """
+    found = {"a", "an", "the", "one", "toy", "plain", "style", *BASE_COLOURS}
+    for name, value in vars(say).items():
+        if name.isupper():
+            for text in _strings(value):
+                literal = "".join(piece for piece, *_ in Formatter().parse(text))
+                found.update(split_words(literal))
+    return PUNCTUATION + tuple(sorted(found - set(PUNCTUATION)))
+
+
+def unknown_words(prompt: str) -> list[str]:
+    """Words of a prompt that the embedded text encoder never learned; rare tokens count as known.
+
+    Args:
+        prompt: a user's wording, any case. Punctuation is never reported.
+
+    Returns:
+        Each unknown word once, lower case, in the order of the prompt.
+    """
+    learned = {*words(), *RARE_TOKENS}
+    pieces = (piece for piece in split_words(prompt) if any(letter.isalnum() for letter in piece))
+    return [piece for piece in dict.fromkeys(pieces) if piece not in learned]

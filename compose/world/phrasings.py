@@ -1,0 +1,247 @@
+"""The grammar of captions as plain tables: synonyms, places, relations, sentences.
+
+Slots of a template: ``{a} {b} {c}`` are noun phrases in any order of mention, ``{l} {m} {r}`` the
+things on the left, in the middle and on the right; a capital letter asks for a determiner ("a red
+cat"), a small one for none ("red cat"). ``{where}`` is a place as an adverb ("on the beach"),
+``{tag}`` as a noun ("beach"), ``{scene}`` as a noun with its article ("a beach"). The held-out
+templates are never used in training: they measure how well the text encoder copes with wording it
+was not drilled on, although every single word of them is known.
+"""
+
+from __future__ import annotations
+
+SPECIES_NAMES: dict[str, tuple[str, ...]] = {
+    "cat": ("cat", "cat", "cat", "kitty", "kitten"),
+    "dog": ("dog", "dog", "dog", "puppy", "doggy"),
+    "rabbit": ("rabbit", "rabbit", "bunny"),
+    "bear": ("bear", "bear", "bear", "teddy", "teddy bear"),
+    "bird": ("bird", "bird", "bird", "birdie"),
+    "robot": ("robot", "robot", "robot", "bot", "android"),
+    "car": ("car", "car", "car", "automobile", "auto"),
+    "house": ("house", "house", "house", "cottage", "hut"),
+    "tree": ("tree",),
+    "mug": ("mug", "mug", "cup"),
+    "ball": ("ball",),
+}
+PLURALS: dict[str, tuple[str, ...]] = {
+    "cat": ("cats", "kittens"),
+    "dog": ("dogs", "puppies"),
+    "rabbit": ("rabbits", "bunnies"),
+    "bear": ("bears",),
+    "bird": ("birds",),
+    "robot": ("robots",),
+    "car": ("cars",),
+    "house": ("houses",),
+    "tree": ("trees",),
+    "mug": ("mugs", "cups"),
+    "ball": ("balls",),
+}
+TOYS = ("car", "robot", "ball", "house", "bear")
+COLOUR_NAMES: dict[str, tuple[str, ...]] = {
+    "gray": ("gray", "grey"),
+    "purple": ("purple", "purple", "violet"),
+}
+PATTERN_ADJECTIVES: dict[str, tuple[str, ...]] = {
+    "plain": ("plain",),
+    "striped": ("striped", "striped", "stripy"),
+    "spotted": ("spotted", "spotted", "spotty", "dotted"),
+}
+PATTERN_NOUNS: dict[str, tuple[str, ...]] = {
+    "striped": ("stripes",),
+    "spotted": ("spots", "spots", "dots"),
+}
+ACCESSORY_NAMES: dict[str, tuple[str, ...]] = {
+    "hat": ("hat", "hat", "hat", "cap"),
+    "crown": ("crown",),
+    "scarf": ("scarf",),
+}
+WEARING = (
+    "with {it}",
+    "with {it}",
+    "wearing {it}",
+    "wearing {it}",
+    "in {it}",
+    "that wears {it}",
+    "who wears {it}",
+)
+
+# How a colour and a pattern stand beside the noun. {k} colour, {p} adjective, {q} plural noun,
+# {s} species.
+BOTH_WORDS = (
+    "{k} {p} {s}", "{k} {p} {s}", "{k} {p} {s}", "{p} {k} {s}", "{p} {k} {s}", "{k} and {p} {s}",
+    "{k}, {p} {s}", "{k} {s} with {q}", "{k} {s} with {q}", "{k} {s} that has {q}",
+    "{p} {s} in {k}", "{p} {s} that is {k}", "{s} that is {k} with {q}", "{s} that is {k} and {p}",
+)  # fmt: skip
+COLOUR_WORDS = ("{k} {s}",) * 12 + (
+    "{s} that is {k}",
+    "{k} colored {s}",
+    "{k} coloured {s}",
+    "{s} in {k}",
+)
+PATTERN_WORDS = ("{p} {s}", "{p} {s}", "{s} with {q}", "{s} that is {p}", "{s} that has {q}")
+# After "one": two cats, one red with stripes and one blue.
+ONE_BOTH = ("{k} {p}", "{p} {k}", "{k} with {q}", "{k} and {p}")
+ONE_COLOUR = ("{k}",)
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "meadow": (
+        "in a meadow", "in the meadow", "on a meadow", "on the meadow", "on the grass",
+        "in the grass", "in a field", "in the field", "on the lawn", "outside on the grass",
+    ),
+    "beach": (
+        "on the beach", "on the beach", "on the beach", "on a beach", "at the beach",
+        "at the seaside", "by the sea", "at the sea", "by the ocean", "on the shore",
+        "on a sandy beach",
+    ),
+    "night": (
+        "at night", "at night", "at night", "in the night", "under the stars", "under a starry sky",
+        "under the night sky", "at midnight",
+    ),
+    "room": (
+        "in a room", "in the room", "in the room", "inside a room", "indoors", "at home",
+        "in the living room", "inside",
+    ),
+    "snow": (
+        "in the snow", "in the snow", "in the snow", "on the snow", "in winter", "in the winter",
+        "on a snowy day", "in a snowy land", "outside in the snow",
+    ),
+    "desert": (
+        "in the desert", "in the desert", "in a desert", "in the dunes", "in a dry desert",
+        "in a desert land", "in the dry land",
+    ),
+}  # fmt: skip
+PLACE_TAGS: dict[str, tuple[str, ...]] = {
+    "meadow": ("meadow", "meadow", "grass", "meadow background"),
+    "beach": ("beach", "beach", "seaside", "sea", "beach background"),
+    "night": ("night", "night", "night sky", "starry sky", "night background"),
+    "room": ("room", "room", "living room", "room background"),
+    "snow": ("snow", "snow", "winter", "snow background"),
+    "desert": ("desert", "desert", "dunes", "desert background"),
+}
+PLACE_SCENES: dict[str, tuple[str, ...]] = {
+    "meadow": ("a meadow", "a field", "a lawn"),
+    "beach": ("a beach", "a sandy beach", "a shore"),
+    "night": ("a night", "a night sky", "a starry night"),
+    "room": ("a room", "a living room"),
+    "snow": ("a snowy land", "a winter day", "a snowy day"),
+    "desert": ("a desert", "a dry desert"),
+}
+# A sentence around what is seen. {body} holds the things.
+SENTENCES = (
+    "{body} {where}", "{body} {where}", "{body} {where}", "{body} {where}", "{body} {where}",
+    "{body}, {where}", "{where}, {body}", "{where} {body}", "{body}, {tag}",
+    "{body} with {scene} in the background", "{scene} with {body}", "{body}. {where}.",
+)  # fmt: skip
+PREFIXES = (
+    "a picture of ", "a picture of ", "a drawing of ", "an illustration of ", "an image of ",
+    "picture of ", "drawing of ", "a cartoon of ", "a photo of ", "a painting of ", "a scene with ",
+    "there is ", "i see ",
+)  # fmt: skip
+STYLES = (
+    "{text}, {style}", "{text}, {style}", "{text}, {style}", "{text} in {style}", "{style}, {text}",
+    "{text} drawn in {style}", "{style} picture of {text}",
+)  # fmt: skip
+
+ONE_THING: tuple[str, ...] = ("{A}", "{A}", "{A}", "{a}", "one {a}")
+ONE_CENTRE: tuple[str, ...] = ("{A} in the middle", "{A} in the center")
+ONE_SIDE: dict[str, tuple[str, ...]] = {
+    "left": ("{A} on the left", "{A} on the left side", "{A} standing on the left"),
+    "right": ("{A} on the right", "{A} on the right side", "{A} standing on the right"),
+}
+TWO_PLACED: tuple[str, ...] = (
+    "{L} on the left and {R} on the right", "{L} on the left and {R} on the right",
+    "{L} on the left and {R} on the right", "{l} on the left and {r} on the right",
+    "{L} on the left, {R} on the right", "{l} on the left, {r} on the right",
+    "{R} on the right and {L} on the left", "{R} on the right and {L} on the left",
+    "{R} on the right, {L} on the left", "{L} to the left of {R}", "{L} to the left of {R}",
+    "{R} to the right of {L}", "{R} to the right of {L}", "{L} is to the left of {R}",
+    "{R} is to the right of {L}", "{L} is left of {R}", "{R} is right of {L}", "{L} left of {R}",
+    "{R} right of {L}", "on the left {L} and on the right {R}", "on the left {L}, on the right {R}",
+    "on the right {R} and on the left {L}", "on the left is {L} and on the right is {R}",
+    "{L} on the left side and {R} on the right side",
+    "{R} on the right side and {L} on the left side", "{L} at the left and {R} at the right",
+    "{L} standing on the left and {R} standing on the right", "{R} with {L} on its left",
+    "{L} with {R} on its right", "{l} left, {r} right", "{r} right, {l} left",
+    "the left one is {L} and the right one is {R}",
+)  # fmt: skip
+TWO_FREE: tuple[str, ...] = (
+    "{A} and {B}", "{A} and {B}", "{A} and {B}", "{a} and {b}", "{A}, {B}", "{A} next to {B}",
+    "{A} next to {B}", "{A} beside {B}", "{A} with {B}", "{A} together with {B}", "{A} near {B}",
+    "{A} is next to {B}", "one {a} and one {b}", "{A} and {B} side by side",
+)  # fmt: skip
+THREE_PLACED: tuple[str, ...] = (
+    "{L} on the left, {M} in the middle and {R} on the right",
+    "{L} on the left, {M} in the middle and {R} on the right",
+    "{L} on the left, {M} in the center, {R} on the right",
+    "{l} on the left, {m} in the middle, {r} on the right",
+    "{M} in the middle, {L} on the left and {R} on the right",
+    "{R} on the right, {M} in the middle and {L} on the left",
+    "{L} on the left, {R} on the right and {M} in the middle",
+    "{M} between {L} on the left and {R} on the right", "from left to right {L}, {M} and {R}",
+    "from left to right: {l}, {m}, {r}", "{l} left, {m} middle, {r} right",
+    "{L} left, {M} in the middle, {R} right",
+)  # fmt: skip
+THREE_FREE: tuple[str, ...] = (
+    "{A}, {B} and {C}", "{A}, {B} and {C}", "{a}, {b} and {c}", "{A}, {B}, {C}",
+    "{A} and {B} and {C}", "{A} with {B} and {C}", "{A} next to {B} and {C}",
+)  # fmt: skip
+# Things of one species, counted. Slots are bare attributes: "red with a blue hat".
+TWO_ALIKE_PLACED = (
+    "{n} {s}, one {l} on the left and one {r} on the right",
+    "{n} {s}, the left one {l} and the right one {r}",
+    "{n} {s}, the left one is {l} and the right one is {r}",
+)  # fmt: skip
+TWO_ALIKE_FREE = (
+    "{n} {s}, one {a} and one {b}",
+    "{n} {s}, one {a}, one {b}",
+    "{n} {s}, one is {a} and one is {b}",
+)
+THREE_ALIKE_PLACED = (
+    "{n} {s}, one {l} on the left, one {m} in the middle and one {r} on the right",
+    "from left to right {n} {s}: {l}, {m}, {r}",
+)
+THREE_ALIKE_FREE = ("{n} {s}, one {a}, one {b} and one {c}",)
+NUMBERS: dict[int, tuple[str, ...]] = {2: ("two", "two", "2"), 3: ("three", "three", "3")}
+# Comma-separated tags.
+TAGS: dict[int, tuple[str, ...]] = {
+    1: ("{a}, {tag}",),
+    2: ("{a}, {b}, {tag}",),
+    3: ("{a}, {b}, {c}, {tag}",),
+}
+TAGS_PLACED: dict[int, tuple[str, ...]] = {
+    2: ("{l} left, {r} right, {tag}", "{tag}, {l} on the left, {r} on the right"),
+    3: ("{l} left, {m} middle, {r} right, {tag}",),
+}
+
+# One fixed, clear sentence: what an example or a test writes.
+PLAIN: dict[int, str] = {
+    1: "{A} {where}",
+    2: "{L} on the left and {R} on the right {where}",
+    3: "{L} on the left, {M} in the middle and {R} on the right {where}",
+}
+HELD_OUT: dict[int, tuple[str, ...]] = {
+    1: (
+        "{where} there is one {a}",
+        "a picture with {A}, and the background is {scene}",
+        "the {a} is standing {where}",
+        "{tag} scene: {a}",
+        "a scene {where}. i see {A}",
+    ),
+    2: (
+        "left: {l}, right: {r}, {tag}",
+        "there is {L}, and to its right {R}, {where}",
+        "a scene {where} with {L} on the left, and {R} to its right",
+        "{where}: {L} left and {R} right",
+        "the {r} is on the right and the {l} is on the left, {where}",
+        "on the right side there is {R}. on the left side, {L}. {where}",
+        "i see two: on the left one {l}, on the right one {r}, {where}",
+        "{scene} and, from left to right, {L} and {R}",
+        "{tag}. {R} right. {L} left",
+        "{L} standing {where}, and on the right {R}",
+    ),
+    3: (
+        "left: {l}, middle: {m}, right: {r}, {tag}",
+        "{where} {M} with {L} on its left and {R} on its right",
+        "in the middle there is {M}, on its left {L} and on its right {R}, {where}",
+    ),
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Trains everything that ships with the package, on a machine with CUDA GPUs, in three parts that
+# each end within ten minutes on two H200s: `first`, `more`, `finish`. A part that is run again goes
+# on where it stopped. Results lie in RUN; pieces to carry away lie in OUT.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONUNBUFFERED=1 PYTHONPATH=".:${PYTHONPATH:-}"
+RUN=${RUN:-runs/world}
+OUT=${OUT:-$RUN/out}
+PYTHON=${PYTHON:-python3}
+VAE=${VAE:-3.5} UNET=${UNET:-10} NOW=${NOW:-9.2}
+mkdir -p "$RUN" "$OUT"
+
+world() {
+  "$PYTHON" -m compose.train world --out "$RUN" --minutes-vae "$VAE" --minutes-unet "$UNET" "$@" ||
+    [ $? -eq 3 ] # 3: the time of this call ran out
+}
+
+recognizer() {
+  "$PYTHON" -m compose.train recognizer --out "$RUN" --vae "$RUN/vae/weights" --minutes 2.5 \
+    --scenes 240000 --device cuda --workers 12
+}
+
+collect() { # what is worth carrying away, in pieces of at most 15 MiB
+  rm -rf "$RUN/carry" && mkdir -p "$RUN/carry"
+  [ -d "$RUN/export" ] && cp -r "$RUN/export" "$RUN/carry/weights"
+  [ -d "$RUN/adapters" ] && cp -r "$RUN/adapters" "$RUN/carry/adapters"
+  [ -d "$RUN/figures" ] && cp -r "$RUN/figures" "$RUN/carry/figures"
+  [ -f "$RUN/recognizer/recognizer.safetensors" ] && cp "$RUN/recognizer/recognizer.safetensors" "$RUN/carry/"
+  cp "$RUN"/*.jsonl "$RUN/carry/" 2>/dev/null || true
+  tar -C "$RUN/carry" -cf - . | split -b 15m - "$OUT/carry."
+  cp "$RUN/samples.png" "$OUT/" 2>/dev/null || true
+}
+
+case "${1:-}" in
+  first)
+    world --stages data,vae,unet --minutes-now "$NOW"
+    ;;
+  more)
+    CUDA_VISIBLE_DEVICES=$(($("$PYTHON" -c 'import torch; print(torch.cuda.device_count())') - 1)) \
+      recognizer > "$RUN/recognizer.log" 2>&1 &
+    world --stages unet,export --minutes-now "$NOW"
+    wait || true
+    tail -n 25 "$RUN/recognizer.log"
+    collect
+    ;;
+  finish)
+    world --stages unet,export
+    [ -f "$RUN/recognizer/recognizer.safetensors" ] || recognizer
+    "$PYTHON" -m compose.train loras --model "$RUN/export" --out "$RUN/adapters" --jobs 16
+    "$PYTHON" -m compose.evaluate.world all --out "$RUN/figures" --model "$RUN/export" \
+      --adapters "$RUN/adapters" --recognizer "$RUN/recognizer/recognizer.safetensors" || true
+    collect
+    ;;
+  *)
+    echo "usage: $0 first|more|finish" >&2
+    exit 2
+    ;;
+esac
