@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 
 # One image with three LoRAs, on any machine with Python 3.11 or newer.
 demo: $(VENV)/.installed
-	$(BIN)/lora-compose generate "mochi cat on the left and biscuit dog on the right on the beach, sunvo style" \
-	  --lora mochi --lora biscuit --lora sunvo --seed 7 --out out
+	$(BIN)/lora-compose generate "bolt robot wearing a wizzo hat in candia" \
+	  --lora bolt:0.8 --lora wizzo:0.9 --lora candia:0.7 --seed 1 --out out
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q

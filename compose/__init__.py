@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from compose.errors import ComposeError
     from compose.fusion import methods
     from compose.gate import Gate
-    from compose.method import CompositionMethod, GatedMethod, Pass, param
+    from compose.method import CompositionMethod, GatedMethod, param
     from compose.quick import generate
     from compose.request import AdapterUse, Request
     from compose.result import ComposedImage, Result
-    from compose.run import Run
+    from compose.run import Pass, Run
     from compose.types import Site, Size, Step
 
 __version__ = "0.1.0"
@@ -39,10 +39,10 @@ _HOMES = {
     "compose.fusion": ("methods",),
     "compose.gate": ("Gate",),
     "compose.quick": ("generate",),
-    "compose.method": ("CompositionMethod", "GatedMethod", "Pass", "param"),
+    "compose.method": ("CompositionMethod", "GatedMethod", "param"),
     "compose.request": ("AdapterUse", "Request"),
     "compose.result": ("ComposedImage", "Result"),
-    "compose.run": ("Run",),
+    "compose.run": ("Pass", "Run"),
     "compose.types": ("Site", "Size", "Step"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -15,10 +15,10 @@ from torch import Tensor
 from compose.errors import RequestError, nearest
 from compose.gate import Gate
 from compose.guidance import cfg
-from compose.types import Conditioning, Step
+from compose.types import Step
 
 if TYPE_CHECKING:
-    from compose.run import Run
+    from compose.run import Pass, Run
 
 Value = float | int | bool | str
 
@@ -133,22 +133,6 @@ def param(
         default=default,
         metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)},
     )
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One way of asking the denoiser: a conditioning under a gate. All passes of a step are rows of
-    one batch.
-
-    Attributes:
-        name: key of the prediction that comes back.
-        conditioning: one row for every image.
-        gate: one row, or one for every image.
-    """
-
-    name: str
-    conditioning: Conditioning
-    gate: Gate
 
 
 @dataclass(frozen=True, kw_only=True)

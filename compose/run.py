@@ -12,12 +12,27 @@ from torch import Tensor
 
 from compose.adapters.adapter import AdapterSet
 from compose.gate import Gate
-from compose.method import Pass
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step
 
 if TYPE_CHECKING:
     from compose.models.family import Family, Schedule
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way of asking the denoiser: a conditioning under a gate. All passes of a step are rows of
+    one batch.
+
+    Attributes:
+        name: key of the prediction that comes back.
+        conditioning: one row for every image.
+        gate: one row, or one for every image.
+    """
+
+    name: str
+    conditioning: Conditioning
+    gate: Gate
 
 
 class Guided(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from compose.adapters.adapter import AdapterSet
 from compose.models.family import Family
@@ -26,8 +26,8 @@ def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> 
         lost = family.beyond_the_end(text)
         if lost:
             yield f"the {what} is too long for the text encoder, which will not see {lost!r}"
-        if family.card.world_words:
-            yield from _unknown(what, text, adapters)
+        if family.card.words:
+            yield from _unknown(what, text, family.card.words, adapters)
     for adapter in adapters:
         if adapter.triggers and not any(_has(request.prompt, t) for t in adapter.triggers):
             wanted = " or ".join(repr(t) for t in adapter.triggers[:4])
@@ -37,9 +37,9 @@ def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> 
             )
 
 
-def _unknown(what: str, text: str, adapters: AdapterSet) -> Iterator[str]:
+def _unknown(what: str, text: str, known: Collection[str], adapters: AdapterSet) -> Iterator[str]:
     taught = {word for a in adapters for trigger in a.triggers for word in trigger.lower().split()}
-    unknown = [word for word in unknown_words(text) if word not in taught]
+    unknown = [word for word in unknown_words(text, known) if word not in taught]
     if unknown:
         yield (
             f"the embedded model never learned {_listed(unknown)} in the {what}; docs/world.md"

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# Trains everything that ships with the package, on a machine with CUDA GPUs, in three parts that
-# each end within ten minutes on two H200s: `first`, `more`, `finish`. A part that is run again goes
-# on where it stopped. Results lie in RUN; pieces to carry away lie in OUT.
+# Trains everything that ships with the package, on a machine with CUDA GPUs, in parts that each end
+# within ten minutes on two H200s. A part that is run again goes on where it stopped.
+#   first, more, finish   all from nothing
+#   again, again, finish  UNet and text encoder once more, from compose/world/weights, with the VAE
+#                         and the recognizer that ship; RUN must be empty at first
+# Results lie in RUN; pieces to carry away lie in OUT. Minutes: VAE, UNET (whole budgets), NOW (of
+# one call); LR is the peak rate of `again`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONUNBUFFERED=1 PYTHONPATH=".:${PYTHONPATH:-}"
 RUN=${RUN:-runs/world}
 OUT=${OUT:-$RUN/out}
 PYTHON=${PYTHON:-python3}
-VAE=${VAE:-3.5} UNET=${UNET:-10} NOW=${NOW:-9.2}
+VAE=${VAE:-3.5}
 mkdir -p "$RUN" "$OUT"
 
 world() {
-  "$PYTHON" -m compose.train world --out "$RUN" --minutes-vae "$VAE" --minutes-unet "$UNET" "$@" ||
+  "$PYTHON" -m compose.train world --out "$RUN" --minutes-vae "$VAE" --minutes-unet "${UNET:-10}" "$@" ||
     [ $? -eq 3 ] # 3: the time of this call ran out
 }
 
@@ -34,14 +38,23 @@ collect() { # what is worth carrying away, in pieces of at most 15 MiB
 
 case "${1:-}" in
   first)
-    world --stages data,vae,unet --minutes-now "$NOW"
+    world --stages data,vae,unet --minutes-now "${NOW:-9.2}"
     ;;
   more)
     CUDA_VISIBLE_DEVICES=$(($("$PYTHON" -c 'import torch; print(torch.cuda.device_count())') - 1)) \
       recognizer > "$RUN/recognizer.log" 2>&1 &
-    world --stages unet,export --minutes-now "$NOW"
+    world --stages unet,export --minutes-now "${NOW:-9.2}"
     wait || true
     tail -n 25 "$RUN/recognizer.log"
+    collect
+    ;;
+  again)
+    UNET=${UNET:-13}
+    mkdir -p "$RUN/recognizer"
+    cp compose/world/weights/recognizer/* "$RUN/recognizer/"
+    world --stages data,unet,export --init compose/world/weights --all-scenes 0 \
+      --unet-lr "${LR:-4e-4}" --minutes-now "${NOW:-8.6}"
+    [ -f "$RUN/unet/done.json" ] || world --stages export # a paused model can be looked at, too
     collect
     ;;
   finish)
@@ -53,7 +66,7 @@ case "${1:-}" in
     collect
     ;;
   *)
-    echo "usage: $0 first|more|finish" >&2
+    echo "usage: $0 first|more|again|finish" >&2
     exit 2
     ;;
 esac

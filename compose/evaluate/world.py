@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--scheduler", choices=SCHEDULERS, default=usual.scheduler)
     options.add_argument("--batch", type=int, default=usual.batch, help="prompts at once")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="these concepts alone"
+    )
     return options
 
 
@@ -82,7 +85,14 @@ def run(args: argparse.Namespace) -> list[Report]:
     for name in MEASURES if "all" in args.measure else args.measure:
         measure, usual = MEASURES[name]
         bench = Bench(
-            recognizer, device, args.model, args.adapters, args.n or usual, args.seed, sampling
+            recognizer,
+            device,
+            args.model,
+            args.adapters,
+            args.n or usual,
+            args.seed,
+            sampling,
+            tuple(args.only),
         )
         report, cells = measure(bench)
         report.write(args.out)
@@ -99,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(parser().parse_args(arguments))
     except ComposeError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
 

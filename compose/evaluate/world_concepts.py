@@ -14,7 +14,7 @@ from compose.evaluate.judge import Judged, concept_demand, fixed, judge
 from compose.evaluate.sheets import Cell
 from compose.evaluate.statistics import Figure, Report
 from compose.world.captions import caption, concept_caption
-from compose.world.concepts import Concept, concept_scenes, shipped
+from compose.world.concepts import Concept, concept_scenes
 from compose.world.sampling import sample_scene
 from compose.world.scene import Scene
 from compose.world.score import Expectation, SceneScore, expectation
@@ -29,7 +29,7 @@ _MERGES = {
 
 def measure_concepts(bench: Bench) -> tuple[Report, list[Cell]]:
     """Each adapter alone with its trigger at weight 1, and the base model on the same prompts."""
-    concepts = shipped()
+    concepts = bench.concepts()
     pipe = bench.pipeline()
     load_adapters(pipe, bench.adapters, [concept.name for concept in concepts])
     figures: list[Figure] = []
@@ -54,7 +54,7 @@ def measure_merge(bench: Bench) -> tuple[Report, list[Cell]]:
 
     This is the failure that composition methods repair.
     """
-    characters = [concept for concept in shipped() if concept.category == "character"]
+    characters = [concept for concept in bench.concepts() if concept.category == "character"]
     pipe = bench.pipeline()
     load_adapters(pipe, bench.adapters, [concept.name for concept in characters])
     figures: list[Figure] = []

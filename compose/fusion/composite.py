@@ -11,8 +11,8 @@ from torch import Tensor
 
 from compose.gate import Gate
 from compose.guidance import cfg
-from compose.method import CompositionMethod, Pass
-from compose.run import Run
+from compose.method import CompositionMethod
+from compose.run import Pass, Run
 from compose.types import Step
 
 

@@ -20,11 +20,11 @@ class ModelCard:
 
     Attributes:
         guidance: guidance scale that suits the model; None for the usual one of its family.
-        world_words: whether its text encoder knows the words of the embedded world and no others.
+        words: the only words that its text encoder was trained on; empty for any text.
     """
 
     guidance: float | None = None
-    world_words: bool = False
+    words: tuple[str, ...] = ()
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -37,10 +37,11 @@ def read_card(folder: Path) -> ModelCard:
     if not path.is_file():
         return ModelCard()
     try:
-        card = ModelCard(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        said = json.loads(path.read_text())
+        card = ModelCard(**{**said, "words": tuple(said.get("words", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{path} is no model card: expected guidance, world_words ({error})"
+            f"{path} is no model card: expected guidance, words ({error})"
         ) from None
     good = card.guidance is None or (isinstance(card.guidance, int | float) and card.guidance >= 0)
     if not good or (card.guidance is not None and not math.isfinite(card.guidance)):

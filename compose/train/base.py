@@ -1,5 +1,5 @@
 """Train the base model of the embedded world: a small UNet and its text encoder, together, from
-scratch."""
+nothing or from the weights of an earlier one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from compose.errors import ModelError
 from compose.train.common import (
     Clock,
     Ema,
@@ -33,9 +32,13 @@ from compose.train.parts import (
     spread_timesteps,
 )
 from compose.train.ranks import Ranks
+from compose.train.start import adopt_vae, fresh_words, load_models
 from compose.train.tokenizer import Lookup, load_tokenizer
 from compose.world.captions import words
 from compose.world.vocabulary import RARE_TOKENS
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 SAVE_EVERY = 120.0  # seconds
 
@@ -50,12 +53,13 @@ class BaseOptions:
         deadline: `time.monotonic()` at which this call stops.
         seed: of weights, noise and order.
         batch: samples per GPU and step.
-        lr: peak learning rate.
+        lr: peak learning rate; half of it does where weights are taken over.
         caption_dropout: share of empty captions, for guidance.
-        width: channels of the UNet's levels.
-        text_width: width of the text encoder, and of the cross attention.
+        width: channels of the UNet's levels, without `init`.
+        text_width: width of the text encoder, and of the cross attention, without `init`.
         compile: use torch.compile on the UNet.
-        init: pipeline folder of weights to start from.
+        init: pipeline folder of weights to start from; a checkpoint of the run goes before. Its
+            VAE serves a run without one of its own.
         max_steps: stop this call after so many steps, for tests.
     """
 
@@ -76,11 +80,12 @@ class BaseOptions:
 class Training:
     """State of a base training between steps."""
 
-    def __init__(self, ranks: Ranks, options: BaseOptions, lookup: Lookup, vocabulary: int) -> None:
+    def __init__(self, ranks: Ranks, options: BaseOptions, tokenizer: CLIPTokenizer) -> None:
         self.ranks, self.options = ranks, options
+        self.lookup = Lookup.of(tokenizer)
         device = ranks.device
         torch.manual_seed(options.seed)
-        self.models = _models(options, lookup, vocabulary).to(device)
+        self.models = _models(options, tokenizer, self.lookup).to(device)
         self.models["unet"].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.unet: Callable[..., Any] = self.models["unet"]
         if options.compile:
@@ -90,7 +95,7 @@ class Training:
         self.optimiser = adamw(self.parameters, options.lr, device)
         self.clock = Clock(options.minutes * 60, options.deadline)
         self.signal, self.noise = noise_levels(device)
-        self.empty = torch.tensor(lookup.encode(""), device=device)
+        self.empty = torch.tensor(self.lookup.encode(""), device=device)
         self.step = self.samples = 0
         self.path = RunDir(options.run).stage("unet") / "state.pt"
         if self.path.exists():
@@ -172,23 +177,13 @@ class Training:
         self.ranks.barrier()
 
 
-def _models(options: BaseOptions, lookup: Lookup, vocabulary: int) -> nn.ModuleDict:
-    if options.init is None:
-        text = build_text_encoder(vocabulary, lookup.start, lookup.end, options.text_width)
-        return nn.ModuleDict(
-            {"unet": build_unet(options.width, options.text_width), "text_encoder": text}
-        )
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextModel
-
-    text = CLIPTextModel.from_pretrained(options.init / "text_encoder", dtype=torch.float32)
-    if text.config.vocab_size != vocabulary:
-        raise ModelError(
-            f"{options.init} knows {text.config.vocab_size} tokens, this run's tokenizer "
-            f"{vocabulary}: the words of the world have changed, train without --init"
-        )
-    unet = UNet2DConditionModel.from_pretrained(options.init / "unet", dtype=torch.float32)
-    return nn.ModuleDict({"unet": unet, "text_encoder": text}).train()
+def _models(options: BaseOptions, tokenizer: CLIPTokenizer, lookup: Lookup) -> nn.ModuleDict:
+    if options.init is not None:
+        return load_models(options.init, tokenizer)
+    text = build_text_encoder(len(tokenizer), lookup.start, lookup.end, options.text_width)
+    return nn.ModuleDict(
+        {"unet": build_unet(options.width, options.text_width), "text_encoder": text}
+    )
 
 
 def _loop(training: Training, data: Latents, run: RunDir) -> bool:
@@ -226,11 +221,15 @@ def train_base(ranks: Ranks, options: BaseOptions) -> None:
     """The stage unet: train within the budget and write RUN/unet/weights; mark it when finished."""
     run = RunDir(options.run, ranks.rank)
     tokenizer = load_tokenizer(options.run / "tokenizer")
-    lookup = Lookup.of(tokenizer)
     started = time.monotonic()
+    if ranks.main:
+        adopt_vae(run, options.init)
+    ranks.barrier()
     data = load_latents(run, options.run / "vae" / "weights", ranks)
     run.log("unet", scenes=len(data.mean) * ranks.size, seconds_data=time.monotonic() - started)
-    training = Training(ranks, options, lookup, len(tokenizer))
+    training = Training(ranks, options, tokenizer)
+    if options.init is not None and training.step == 0:
+        run.log("unet", init=str(options.init), fresh_words=" ".join(fresh_words(options.init)))
     ranks.same_weights(training.models)
     started = time.monotonic()
     training.warm_up(data)
@@ -240,20 +239,20 @@ def train_base(ranks: Ranks, options: BaseOptions) -> None:
     if not ranks.main:
         return
     training.save()
-    _write_weights(training, lookup, run)
+    _write_weights(training, run)
     if finished:
         run.mark("unet", options.minutes)
     else:
         run.log("unet", paused_at_step=training.step, progress=training.clock.progress)
 
 
-def _write_weights(training: Training, lookup: Lookup, run: RunDir) -> None:
+def _write_weights(training: Training, run: RunDir) -> None:
     """Write the averaged weights with the rare tokens baked in; leaves the checkpoint alone."""
     training.ema.copy_to(training.models)
     text: Any = training.models["text_encoder"]
     unet: Any = training.models["unet"]
-    rare = [lookup.ids[token] for token in RARE_TOKENS]
-    learned = [lookup.ids[word] for word in words()]
+    rare = [training.lookup.ids[token] for token in RARE_TOKENS]
+    learned = [training.lookup.ids[word] for word in words()]
     give_rare_tokens(text.get_input_embeddings().weight, rare, learned, training.options.seed)
     folder = run.stage("unet") / "weights"
     unet.save_pretrained(folder / "unet")

@@ -8,12 +8,13 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compose.errors import ModelError
@@ -36,6 +37,20 @@ def save_atomic(value: Any, path: Path) -> None:
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
     """Read what `save_atomic` wrote: tensors and plain values only."""
     return torch.load(path, map_location=device, weights_only=True)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file: either the old one stays or the whole new one is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+    os.replace(partial, path)
+
+
+def load_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Read what `save_tensors` wrote."""
+    tensors: dict[str, Tensor] = load_file(path, device=str(device))
+    return tensors
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,40 @@
 """Scenes and captions for training: made by worker processes as small shards on disk, drawn on the
 device.
 
-A shard holds the renderer's table of its scenes and, for base scenes, several captions each as
-token ids. Pictures
-are never stored: every training process draws its own share at its start and keeps it as uint8.
+A shard, a safetensors file, holds the renderer's table of its scenes and, for base scenes, several
+captions each as token ids. Pictures are never stored: every training process draws its own share
+at its start, many shards at once, and keeps it as uint8.
 """
 
 from __future__ import annotations
 
 import math
 import multiprocessing
-import os
-import pickle
 import random
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from compose.errors import ModelError
-from compose.train.common import RunDir
+from compose.train.common import RunDir, load_tensors, save_tensors
+from compose.train.drawing import draw, draw_ahead, lot_size
 from compose.train.ranks import Ranks
 from compose.train.tokenizer import Lookup, build_tokenizer
 from compose.world.captions import caption
-from compose.world.renderer import pack, render_table
+from compose.world.renderer import Table, pack
 from compose.world.sampling import sample_scene
 
 Words = Literal["base", "all"]
 SHARD = 2048
+# The base learns from richer scenes than it is judged on: pairs and what they wear are hard.
+COUNT_SHARES = (0.25, 0.6, 0.15)  # scenes of one, two and three things
+DRESSED = 0.55  # animals that wear something
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class ShardJob:
         captions: captions per base scene.
         seed: of the shard.
         lookup: how captions become ids.
+        shares: of base scenes with one, two and three things.
+        dressed: share of the animals of base scenes that wear something.
     """
 
     path: Path
@@ -53,6 +58,8 @@ class ShardJob:
     captions: int
     seed: str
     lookup: Lookup
+    shares: tuple[float, float, float] = COUNT_SHARES
+    dressed: float = DRESSED
 
 
 def make_shard(job: ShardJob) -> Path:
@@ -61,17 +68,23 @@ def make_shard(job: ShardJob) -> Path:
         return job.path
     torch.set_num_threads(1)
     rng = random.Random(job.seed)
-    scenes = [sample_scene(rng, words=job.words) for _ in range(job.count)]
     tokens = torch.empty(0, dtype=torch.int16)
     if job.words == "base":
+        scenes = [
+            sample_scene(rng, shares=job.shares, dressed=job.dressed) for _ in range(job.count)
+        ]
         rows = [
             job.lookup.encode_many(caption(scene, rng) for _ in range(job.captions))
             for scene in scenes
         ]
         tokens = torch.tensor(rows, dtype=torch.int16)
-    partial = job.path.with_suffix(f".{os.getpid()}.part")
-    partial.write_bytes(pickle.dumps({"table": pack(scenes), "tokens": tokens, "count": job.count}))
-    os.replace(partial, job.path)
+    else:
+        scenes = [sample_scene(rng, words="all") for _ in range(job.count)]
+    table = pack(scenes)
+    save_tensors(
+        {"rows": table.rows, "counts": table.counts, "styles": table.styles, "tokens": tokens},
+        job.path,
+    )
     return job.path
 
 
@@ -83,7 +96,7 @@ def shard_jobs(
     sizes = [min(SHARD, scenes - start) for start in range(0, scenes, SHARD)]
     return [
         ShardJob(
-            folder / f"{words}_{index:04d}.pkl",
+            folder / f"{words}_{index:04d}.safetensors",
             words,
             size,
             captions,
@@ -137,10 +150,10 @@ def make_data(
 
 
 def _made(jobs: list[ShardJob], workers: int) -> Iterator[Path]:
-    if workers == 0:
+    if workers == 0 or not jobs:
         yield from map(make_shard, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(min(workers, max(len(jobs), 1))) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
         yield from pool.imap_unordered(make_shard, jobs)
 
 
@@ -157,37 +170,10 @@ class Pictures:
     tokens: Tensor
 
 
-def shard_files(run: RunDir, words: Words, ranks: Ranks) -> list[Path]:
-    """This rank's shards."""
-    files = sorted((run.path / "data").glob(f"{words}_*.pkl"))
-    if not files:
-        raise ModelError(f"no {words} scenes in {run.path / 'data'}: run the stage data first")
-    if len(files) < ranks.size:
-        raise ModelError(
-            f"{len(files)} shards for {ranks.size} processes: ask for more scenes or fewer GPUs"
-        )
-    return files[ranks.rank :: ranks.size]
-
-
-def read_shard(path: Path) -> dict[str, Any]:
-    """A shard of our own making: table, tokens, count."""
-    shard: dict[str, Any] = pickle.loads(path.read_bytes())
-    return shard
-
-
-def draw_shard(path: Path, device: torch.device) -> Pictures:
-    """Read one shard and draw it.
-
-    Returns:
-        Images uint8 and tokens on the device.
-    """
-    shard = read_shard(path)
-    images = render_table(shard["table"], device).mul(255).round_().to(torch.uint8)
-    return Pictures(images, shard["tokens"].to(device))
-
-
-def draw_share(run: RunDir, words: Words, ranks: Ranks, limit: int | None = None) -> Pictures:
-    """Draw this rank's share of a data set.
+def shard_lots(
+    run: RunDir, words: Words, ranks: Ranks, limit: int | None = None
+) -> list[tuple[Path, ...]]:
+    """This rank's shards, in the lots in which they are drawn.
 
     Args:
         run: the run with the data.
@@ -195,12 +181,46 @@ def draw_share(run: RunDir, words: Words, ranks: Ranks, limit: int | None = None
         ranks: who we are.
         limit: at most so many scenes, in whole shards.
     """
-    parts, count = [], 0
-    for path in shard_files(run, words, ranks):
-        parts.append(draw_shard(path, ranks.device))
-        count += len(parts[-1].images)
-        if limit is not None and count >= limit:
-            break
+    files = sorted((run.path / "data").glob(f"{words}_*.safetensors"))
+    if not files:
+        raise ModelError(f"no {words} scenes in {run.path / 'data'}: run the stage data first")
+    if len(files) < ranks.size:
+        raise ModelError(
+            f"{len(files)} shards for {ranks.size} processes: ask for more scenes or fewer GPUs"
+        )
+    size = min(lot_size(ranks.device) // SHARD, len(files) // ranks.size)
+    lots = [tuple(files[start : start + size]) for start in range(0, len(files), size)]
+    own = lots[ranks.rank :: ranks.size]
+    if limit is None:
+        return own
+    few = [path for lot in own for path in lot][: math.ceil(limit / SHARD)]
+    return [tuple(few[start : start + size]) for start in range(0, len(few), size)]
+
+
+def read_lot(paths: Sequence[Path]) -> tuple[Table, Tensor]:
+    """The scenes of several shards as one table, and their tokens [N, C, 40] int16."""
+    shards = [load_tensors(path) for path in paths]
+    tables = [Table(shard["rows"], shard["counts"], shard["styles"]) for shard in shards]
+    return Table.join(tables), torch.cat([shard["tokens"] for shard in shards])
+
+
+def draw_lots(lots: Sequence[Sequence[Path]], device: torch.device) -> Iterator[Pictures]:
+    """Read and draw lots of shards, one after the other; images uint8 and tokens on the device."""
+    tokens: deque[Tensor] = deque()
+
+    def tables() -> Iterator[Table]:
+        for lot in lots:
+            table, rows = read_lot(lot)
+            tokens.append(rows)
+            yield table
+
+    for images in draw_ahead(tables(), device):
+        yield Pictures(images, tokens.popleft().to(device))
+
+
+def draw_share(run: RunDir, words: Words, ranks: Ranks, limit: int | None = None) -> Pictures:
+    """Draw this rank's share of a data set; arguments as of `shard_lots`."""
+    parts = list(draw_lots(shard_lots(run, words, ranks, limit), ranks.device))
     return Pictures(
         torch.cat([part.images for part in parts]), torch.cat([part.tokens for part in parts])
     )
@@ -219,4 +239,4 @@ def fresh_pictures(words: Words, count: int, seed: int, device: torch.device) ->
     """
     rng = random.Random(f"fresh:{seed}:{words}")
     table = pack([sample_scene(rng, words=words) for _ in range(count)])
-    return render_table(table, device).mul(255).round_().to(torch.uint8)
+    return draw(table, device)

@@ -3,20 +3,25 @@ sample pictures."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from compose.models.card import CARD, ModelCard
 from compose.train.parts import BETAS, STEPS
 from compose.train.tokenizer import load_tokenizer
+from compose.world.captions import words
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
     from PIL.Image import Image
 
+GUIDANCE = 4.0
 SAMPLE_PROMPTS = (
     "a red cat",
     "a blue spotted dog with a green hat in the snow",
@@ -82,7 +87,7 @@ def assemble(run: Path) -> StableDiffusionPipeline:
 
 
 def export(run: Path, folder: Path) -> None:
-    """Write the pipeline folder, replacing an older one.
+    """Write the pipeline folder, replacing the parts of an older one.
 
     Args:
         run: run directory with the stages vae and unet finished.
@@ -94,8 +99,12 @@ def export(run: Path, folder: Path) -> None:
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     pipe.save_pretrained(partial, safe_serialization=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    (partial / CARD).write_text(json.dumps(asdict(ModelCard(GUIDANCE, words()))) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in partial.iterdir():  # what else lies there, such as the recognizer, stays
+        shutil.rmtree(folder / part.name, ignore_errors=True)
+        part.replace(folder / part.name)
+    partial.rmdir()
 
 
 def sheet(rows: list[list[Image]]) -> Image:
@@ -117,7 +126,7 @@ def write_samples(
     *,
     seeds: int = 8,
     steps: int = 20,
-    guidance: float = 4.0,
+    guidance: float = GUIDANCE,
 ) -> None:
     """Draw the fixed prompts with fixed seeds.
 

@@ -4,6 +4,7 @@ precision."""
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compose.train.common import RunDir, load_state, save_atomic
-from compose.train.data import as_float, draw_shard, shard_files
+from compose.train.common import RunDir, load_tensors, save_tensors
+from compose.train.data import as_float, draw_lots, shard_lots
 from compose.train.ranks import Ranks
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,31 @@ def fingerprint(weights: Path) -> str:
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
-    means, stds = [], []
-    for part in torch.split(images, 256):
-        with torch.autocast(
-            images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"
-        ):
-            posterior = vae.encode(as_float(part)).latent_dist
+def _encode(vae: AutoencoderKL, images: Tensor) -> dict[str, Tensor]:
+    """Mean and deviation of the posterior of pictures [N, 3, 128, 128] uint8."""
+    on_gpu, means, stds = images.device.type == "cuda", [], []
+    for part in torch.split(images, _BATCH):
+        pixels = as_float(part).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=on_gpu):
+            posterior = vae.encode(pixels).latent_dist
         means.append(posterior.mean.half())
         stds.append(posterior.std.half())
-    return torch.cat(means), torch.cat(stds)
+    return {name: torch.cat(parts).contiguous() for name, parts in (("mean", means), ("std", stds))}
+
+
+def _make(
+    vae: AutoencoderKL, lots: dict[Path, tuple[Path, ...]], device: torch.device
+) -> dict[Path, dict[str, Tensor]]:
+    """Draw and encode lots; a thread writes each to its path while the next one is made."""
+    made: dict[Path, dict[str, Tensor]] = {}
+    with ThreadPoolExecutor(1) as writer:
+        written = []
+        for path, pictures in zip(lots, draw_lots(list(lots.values()), device), strict=True):
+            made[path] = _encode(vae, pictures.images)
+            written.append(writer.submit(save_tensors, made[path], path))
+        for one in written:
+            one.result()
+    return made
 
 
 def load_latents(run: RunDir, weights: Path, ranks: Ranks) -> Latents:
@@ -64,20 +82,20 @@ def load_latents(run: RunDir, weights: Path, ranks: Ranks) -> Latents:
     from diffusers import AutoencoderKL
 
     folder = run.stage("latents") / fingerprint(weights)
-    vae = AutoencoderKL.from_pretrained(weights).to(ranks.device).eval()
-    parts: list[Latents] = []
-    for shard in shard_files(run, "base", ranks):
-        path = folder / f"{shard.stem}.pt"
-        if not path.exists():
-            pictures = draw_shard(shard, ranks.device)
-            mean, std = _encode(vae, pictures.images)
-            save_atomic(
-                {"mean": mean.cpu(), "std": std.cpu(), "tokens": pictures.tokens.cpu()}, path
-            )
-        state = load_state(path, ranks.device)
-        parts.append(Latents(state["mean"], state["std"], state["tokens"]))
+    lots = {
+        folder / f"{lot[0].stem}_to_{lot[-1].stem}.safetensors": lot
+        for lot in shard_lots(run, "base", ranks)
+    }
+    missing = {path: lot for path, lot in lots.items() if not path.exists()}
+    made: dict[Path, dict[str, Tensor]] = {}
+    if missing:
+        vae = AutoencoderKL.from_pretrained(weights, torch_dtype=torch.float32).eval()
+        vae.to(device=ranks.device, memory_format=torch.channels_last)
+        made = _make(vae, missing, ranks.device)
+    parts = [made[path] if path in made else load_tensors(path, ranks.device) for path in lots]
+    tokens = torch.cat([load_tensors(path)["tokens"] for lot in lots.values() for path in lot])
     return Latents(
-        torch.cat([part.mean for part in parts]),
-        torch.cat([part.std for part in parts]),
-        torch.cat([part.tokens for part in parts]),
+        torch.cat([part["mean"] for part in parts]),
+        torch.cat([part["std"] for part in parts]),
+        tokens.to(ranks.device),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
@@ -12,6 +12,7 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor
 
+from compose.train.drawing import draw_ahead, lot_size
 from compose.world.recognizer import (
     COLOUR_HEADS,
     COLOURLESS_STYLES,
@@ -20,7 +21,7 @@ from compose.world.recognizer import (
     SIZE,
     THING_HEADS,
 )
-from compose.world.renderer import Table, pack, render_table
+from compose.world.renderer import Table, pack
 from compose.world.sampling import Words, sample_scene
 from compose.world.scene import Scene, Thing
 
@@ -158,7 +159,7 @@ def _lot(job: tuple[int, int]) -> tuple[Table, Labels]:
 
 
 def make_pictures(
-    count: int, seed: int, device: torch.device, *, workers: int = 0, lot: int = 8192
+    count: int, seed: int, device: torch.device, *, workers: int = 0, lot: int = 4096
 ) -> tuple[Tensor, Labels]:
     """Draw scenes in worker processes and render them on the device.
 
@@ -167,7 +168,7 @@ def make_pictures(
         seed: another seed gives other pictures.
         device: where they are rendered and stay.
         workers: processes; 0 draws in this one.
-        lot: pictures a job, even; the renderer is at its best with many at once.
+        lot: scenes a job, even; several jobs are drawn at once.
 
     Returns:
         [N, 3, 128, 128] uint8 on the device, and their labels there.
@@ -177,12 +178,25 @@ def make_pictures(
     pictures = torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8, device=device)
     labels: list[Labels] = []
     start = 0
-    for table, truth in _lots(jobs, workers):
-        drawn = render_table(table, device)
-        pictures[start : start + len(drawn)] = (drawn * 255).round_().to(torch.uint8)
-        labels.append(truth.map(lambda part: part.to(device)))
+    for drawn in draw_ahead(_tables(_lots(jobs, workers), lot_size(device), labels), device):
+        pictures[start : start + len(drawn)] = drawn
         start += len(drawn)
-    return pictures, Labels.join(labels)
+    return pictures, Labels.join(labels).map(lambda part: part.to(device))
+
+
+def _tables(
+    lots: Iterable[tuple[Table, Labels]], size: int, labels: list[Labels]
+) -> Iterator[Table]:
+    """Tables of at least `size` scenes, but for the last one; puts the labels aside."""
+    waiting: list[Table] = []
+    for table, truth in lots:
+        waiting.append(table)
+        labels.append(truth)
+        if sum(map(len, waiting)) >= size:
+            yield Table.join(waiting)
+            waiting = []
+    if waiting:
+        yield Table.join(waiting)
 
 
 def _lots(jobs: Sequence[tuple[int, int]], workers: int) -> Iterator[tuple[Table, Labels]]:

@@ -1,21 +1,23 @@
 """Words for a scene: training captions in many wordings, held-out wordings, and one plain wording.
 
-The tables live in `phrasings`, noun phrases in `speaker`. A caption is lower case, uses no
-punctuation but comma, colon and period, and has at most `MAX_WORDS` tokens (a punctuation mark is
-one), so that with start and end it fits the 40 positions of the text encoder.
+The tables live in `phrasings` and `relations`, noun phrases in `speaker`. A caption is lower case,
+uses no punctuation but comma, colon and period, and has at most `MAX_WORDS` tokens (a punctuation
+mark is one), so that with start and end it fits the 40 positions of the text encoder.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from string import Formatter
 from typing import TYPE_CHECKING
 
 from compose.errors import RequestError
 from compose.world import phrasings as say
+from compose.world import relations as stand
 from compose.world.scene import Scene
 from compose.world.speaker import NOTHING, Drops, Phrasing, Speaker, known
 from compose.world.vocabulary import BASE_COLOURS, RARE_TOKENS
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_WORDS = 38
 PUNCTUATION = (",", ".", ":")
+_NOUN = re.compile(r"\{([a-zA-Z])\}")
+_FINITE = re.compile(r" (is|has|stands|see)\b|\. ")
 _PIECES = re.compile(r"<v\d+>|'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|[^\s\w]+|_+")
 
 
@@ -33,46 +37,62 @@ def split_words(text: str) -> list[str]:
     return _PIECES.findall(text.lower())
 
 
-def _side(scene: Scene) -> str | None:
-    x = scene.things[0].x
-    return "left" if x < 0.4 else "right" if x > 0.6 else None
-
-
-def _body(speaker: Speaker, scene: Scene, placed: bool, alike: bool) -> str:
+def _body(speaker: Speaker, scene: Scene, placed: bool, alike: bool, nouns: bool) -> str:
     """A template for the things of a scene in training wording."""
-    count = len(scene.things)
+    count, rng = len(scene.things), speaker.rng
     if count == 1:
-        side = _side(scene)
-        if side and (placed or speaker.rng.random() < 0.5):
-            return speaker.pick(say.ONE_SIDE[side])
-        return speaker.pick(
-            say.ONE_CENTRE if not side and speaker.rng.random() < 0.1 else say.ONE_THING
-        )
+        off = abs(scene.things[0].x - 0.5) > 0.1
+        if off and (placed or rng.random() < 0.5):
+            return speaker.pick(stand.ONE_SIDE)
+        return speaker.pick(say.ONE_CENTRE if not off and rng.random() < 0.1 else say.ONE_THING)
     if alike and count == 2:
-        return speaker.pick(say.TWO_ALIKE_PLACED if placed else say.TWO_ALIKE_FREE)
+        return speaker.pick(stand.TWO_ALIKE_PLACED if placed else stand.TWO_ALIKE_FREE)
     if alike:
-        return speaker.pick(say.THREE_ALIKE_PLACED if placed else say.THREE_ALIKE_FREE)
-    if count == 2:
-        return speaker.pick(say.TWO_PLACED if placed else say.TWO_FREE)
-    return speaker.pick(say.THREE_PLACED if placed else say.THREE_FREE)
+        return speaker.pick(stand.THREE_ALIKE_PLACED if placed else stand.THREE_ALIKE_FREE)
+    if count == 3:
+        return speaker.pick(stand.THREE_PLACED if placed else say.THREE_FREE)
+    if not placed:
+        return speaker.pick(say.TWO_FREE)
+    draw = rng.random()
+    if draw < 0.08:
+        return speaker.pick(stand.TWO_AROUND)
+    if nouns and draw < 0.16:
+        return speaker.pick(stand.TWO_NOUNS)
+    return speaker.pick(rng.choice(stand.TWO_PLACED))
 
 
-def _template(speaker: Speaker, scene: Scene, full: bool, alike: bool) -> str:
+@lru_cache(maxsize=1024)
+def sentences(body: str) -> tuple[str, ...]:
+    """The sentences of the tables that a body can stand in, itself in its place."""
+    if "{where}" in body:
+        return (body,)
+    texts: tuple[str, ...] = say.SENTENCES
+    if not _NOUN.match(body) or _FINITE.search(body):  # "a beach with on the left a cat"
+        texts = tuple(text for text in texts if not text.startswith(("{where} ", "{scene} ")))
+    return tuple(text.replace("{body}", body) for text in texts)
+
+
+@lru_cache(maxsize=4096)
+def openings(sentence: str) -> tuple[str, ...]:
+    """Prefixes that a sentence can follow: none unless it starts with a noun phrase."""
+    start = _NOUN.match(sentence)
+    if (start is None and not sentence.startswith("{scene}")) or _FINITE.search(sentence):
+        return ()
+    bare = start is not None and start[1].islower() and start[1] != "n"
+    return tuple(text for text in say.PREFIXES if not bare or text.endswith("of "))
+
+
+def _template(speaker: Speaker, scene: Scene, full: bool, alike: bool, nouns: bool) -> str:
     """A whole training sentence with open slots."""
     rng = speaker.rng
     count = len(scene.things)
-    placed = full or rng.random() < 0.7
+    placed = full or rng.random() < (0.76 if count == 2 else 0.7)
     if not alike and rng.random() < 0.08:
-        return speaker.pick(say.TAGS_PLACED[count] if placed and count > 1 else say.TAGS[count])
-    body = _body(speaker, scene, placed, alike)
-    sentence = speaker.pick(say.SENTENCES) if speaker.keep(speaker.drops.place) else "{body}"
-    if " is " in body and sentence.startswith("{scene}"):
-        sentence = "{body} {where}"
-    starts = (
-        body.startswith("{") and " is " not in body and sentence.startswith(("{body}", "{scene}"))
-    )
-    prefix = speaker.pick(say.PREFIXES) if starts and rng.random() < 0.3 else ""
-    return prefix + sentence.replace("{body}", body)
+        return speaker.pick(stand.TAGS_PLACED[count] if placed and count > 1 else say.TAGS[count])
+    body = _body(speaker, scene, placed, alike, nouns)
+    sentence = speaker.pick(sentences(body)) if speaker.keep(speaker.drops.place) else body
+    prefixes = openings(sentence)
+    return (speaker.pick(prefixes) if prefixes and rng.random() < 0.3 else "") + sentence
 
 
 def _alike(scene: Scene, names: Mapping[int, str], speaker: Speaker) -> bool:
@@ -82,7 +102,8 @@ def _alike(scene: Scene, names: Mapping[int, str], speaker: Speaker) -> bool:
     return len({thing.species for thing in scene.things}) == 1 and speaker.rng.random() < 0.4
 
 
-def _styled(text: str, scene: Scene, style: str | None, speaker: Speaker) -> str:
+def _styled(text: str, scene: Scene, style: str | None, speaker: Speaker, template: str) -> str:
+    """The caption with its style; "picture of" takes nothing but a noun phrase."""
     if style is None:
         if scene.style != "plain":
             known({}, scene.style, "style")
@@ -90,7 +111,9 @@ def _styled(text: str, scene: Scene, style: str | None, speaker: Speaker) -> str
             return text
         style = "plain style"
     words = style if "style" in style.split() else f"{style} style"
-    form = speaker.pick(say.STYLES) if not text.startswith(say.PREFIXES) else say.STYLES[0]
+    phrase = _NOUN.match(template) and not _FINITE.search(template)
+    forms = say.STYLES if phrase else tuple(form for form in say.STYLES if ", " in form)
+    form = say.STYLES[0] if text.startswith(say.PREFIXES) else speaker.pick(forms)
     return form.format(text=text.rstrip("."), style=words)
 
 
@@ -112,15 +135,16 @@ def _once(scene: Scene, speaker: Speaker, given: _Given, *, full: bool, compact:
     elif speaker.phrasing == "held_out":
         template = say.HELD_OUT[count][0] if compact else speaker.pick(say.HELD_OUT[count])
     elif compact:
-        template = say.TAGS_PLACED[count][0] if count > 1 else say.TAGS[1][0]
+        template = stand.TAGS_PLACED[count][0] if count > 1 else say.TAGS[1][0]
     else:
-        template = _template(speaker, scene, full, alike)
+        nouns = not given.names and len({thing.species for thing in scene.things}) == count
+        template = _template(speaker, scene, full, alike, nouns)
     slots = speaker.slots(scene, given.names, alike)
     if alike:
         slots["n"] = speaker.pick(say.NUMBERS[count])
         slots["s"] = speaker.pick(say.PLURALS[scene.things[0].species])
     text = template.format_map(slots | speaker.place(scene, given.place))
-    return _styled(text, scene, given.style, speaker)
+    return _styled(text, scene, given.style, speaker, template)
 
 
 def caption(
@@ -251,7 +275,7 @@ def words() -> tuple[str, ...]:
         can be missing.
     """
     found = {"a", "an", "the", "one", "toy", "plain", "style", *BASE_COLOURS}
-    for name, value in vars(say).items():
+    for name, value in (*vars(say).items(), *vars(stand).items()):
         if name.isupper():
             for text in _strings(value):
                 literal = "".join(piece for piece, *_ in Formatter().parse(text))
@@ -259,15 +283,16 @@ def words() -> tuple[str, ...]:
     return PUNCTUATION + tuple(sorted(found - set(PUNCTUATION)))
 
 
-def unknown_words(prompt: str) -> list[str]:
-    """Words of a prompt that the embedded text encoder never learned; rare tokens count as known.
+def unknown_words(prompt: str, known: Collection[str] | None = None) -> list[str]:
+    """Words of a prompt that a text encoder of this world never learned; rare tokens are known.
 
     Args:
         prompt: a user's wording, any case. Punctuation is never reported.
+        known: words that it was trained on; all words of captions when None.
 
     Returns:
         Each unknown word once, lower case, in the order of the prompt.
     """
-    learned = {*words(), *RARE_TOKENS}
+    learned = {*(words() if known is None else known), *RARE_TOKENS}
     pieces = (piece for piece in split_words(prompt) if any(letter.isalnum() for letter in piece))
     return [piece for piece in dict.fromkeys(pieces) if piece not in learned]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from random import Random
@@ -34,15 +35,24 @@ _SIZES = {1: (0.46, 0.82), 2: (0.44, 0.58), 3: (0.35, 0.42)}
 
 
 def sample_scene(
-    rng: Random, *, words: Words = "base", count: int | None = None, centred: bool = False
+    rng: Random,
+    *,
+    words: Words = "base",
+    count: int | None = None,
+    centred: bool = False,
+    shares: Sequence[float] = COUNT_SHARES,
+    dressed: float = ACCESSORY_SHARE,
 ) -> Scene:
     """Draw a scene.
 
     Args:
         rng: source of every draw; the same state gives the same scene.
         words: "base" for what the base model knows, "all" to mix in what only concepts name.
-        count: how many things, 1 to 3; drawn at 35, 53 and 12 % when None.
+        count: how many things, 1 to 3; drawn by `shares` when None.
         centred: each thing in the middle of its slot and at its slot's middle size, without jitter.
+        shares: of scenes with one, two and three things.
+        dressed: share of the animals that wear something, in [0, 1]; its colour is drawn evenly
+            from all that stand out from the body's.
 
     Returns:
         A scene whose things are named from left to right and cover no attribute of each other.
@@ -51,12 +61,12 @@ def sample_scene(
         RequestError: a count outside 1 to 3.
     """
     if count is None:
-        count = rng.choices((1, 2, 3), COUNT_SHARES)[0]
+        count = rng.choices((1, 2, 3), shares)[0]
     if count not in _SLOTS:
         raise RequestError(f"a scene of {count} things was asked for; a picture holds 1, 2 or 3")
     things: list[Thing] = []
     for _ in range(count):
-        things.append(_identity(rng, words, things[0] if things else None))
+        things.append(_identity(rng, words, things[0] if things else None, dressed))
     placed = _placed(rng, things, centred)
     backgrounds = words_of.BASE_BACKGROUNDS if words == "base" else words_of.BACKGROUNDS
     styled = words == "all" and rng.random() < STYLE_SHARE
@@ -119,7 +129,7 @@ def _partners(colour: str) -> tuple[str, ...]:
     return tuple(name for name in COLOURS if distinct(colour, name))
 
 
-def _identity(rng: Random, words: Words, first: Thing | None) -> Thing:
+def _identity(rng: Random, words: Words, first: Thing | None, dressed: float) -> Thing:
     """Species, colour, pattern and accessory of one thing."""
     everything = words == "all"
     species = rng.choice(words_of.SPECIES if everything else words_of.BASE_SPECIES)
@@ -136,7 +146,7 @@ def _identity(rng: Random, words: Words, first: Thing | None) -> Thing:
     else:
         pattern = rng.choices(words_of.BASE_PATTERNS, (0.44, 0.28, 0.28))[0]
     accessory, wear = "none", None
-    if species in ANIMALS and rng.random() < ACCESSORY_SHARE:
+    if species in ANIMALS and rng.random() < dressed:
         kinds = words_of.ACCESSORIES if everything else words_of.BASE_ACCESSORIES
         accessory = rng.choice([kind for kind in kinds if kind != "none"])
         wear = rng.choice([c for c in _partners(colour) if c in colours and c != second])

@@ -9,6 +9,7 @@ from typing import Literal
 
 from compose.errors import RequestError
 from compose.world import phrasings as say
+from compose.world import relations as stand
 from compose.world.scene import Scene, Thing
 from compose.world.vocabulary import BASE_COLOURS, RARE_TOKENS
 
@@ -25,14 +26,15 @@ class Drops:
         colour: of a thing.
         pattern: stripes or spots; rarer, since a missing word should go on meaning "plain".
         accessory: hat, crown or scarf; rarer for the same reason.
-        accessory_colour: colour of what is worn.
+        accessory_colour: colour of what is worn; small in the picture, so it needs all the words
+            it can get.
         place: the background.
     """
 
     colour: float = 0.12
     pattern: float = 0.06
     accessory: float = 0.06
-    accessory_colour: float = 0.12
+    accessory_colour: float = 0.05
     place: float = 0.10
 
 
@@ -111,15 +113,16 @@ class Speaker:
             said = self.keep(self.drops.pattern)
         return colour, thing.pattern if said else ""
 
-    def noun(self, thing: Thing, wear: str | None = None) -> str:
+    def noun(self, thing: Thing, wear: str | None = None, species: str | None = None) -> str:
         """A noun phrase without determiner: "red striped cat with a blue hat".
 
         Args:
             thing: what is described.
             wear: replaces the accessory, with its preposition ("wearing a wizzo hat").
+            species: the noun itself, where it has been chosen ("kitty").
         """
         worn = f" {wear}" if wear else self.worn(thing)
-        species = self.species(thing)
+        species = species or self.species(thing)
         colour, pattern = self.attributes(thing)
         forms: tuple[str, ...] = ("{s}",)
         if colour and pattern:
@@ -168,16 +171,18 @@ class Speaker:
         }
 
     def slots(self, scene: Scene, names: Mapping[int, str], alike: bool) -> dict[str, str]:
-        """Noun phrases for every slot letter of a template, small and capital."""
-        said = []
+        """Noun phrases for every slot letter of a template, small and capital, and their places."""
+        said, nouns = [], []
         for index, thing in enumerate(scene.things):
             if index in names:
                 dressed = thing.accessory not in say.ACCESSORY_NAMES or CLOTHED.intersection(
                     names[index].split()
                 )
+                nouns.append(names[index])
                 said.append(names[index] + ("" if dressed else self.worn(thing)))
             else:
-                said.append(self.alone(thing) if alike else self.noun(thing))
+                nouns.append(thing.species if alike else self.species(thing))
+                said.append(self.alone(thing) if alike else self.noun(thing, species=nouns[-1]))
         placed = sorted(range(len(said)), key=lambda index: scene.things[index].x)
         free = list(range(len(said)))
         if self.phrasing != "plain":
@@ -185,7 +190,32 @@ class Speaker:
         letters = {1: "m", 2: "lr", 3: "lmr"}[len(said)]
         slots = dict(zip(letters, (said[index] for index in placed), strict=True))
         slots.update(zip("abc", (said[index] for index in free), strict=False))
-        return slots | {
+        ends, where = self._ends(scene, placed)
+        slots.update(zip("xy", (said[index] for index in ends), strict=True))
+        slots |= {
             letter.upper(): _determined(phrase, self.rng, self.phrasing)
             for letter, phrase in slots.items()
+        }
+        return slots | where | {"thing": nouns[ends[0]], "fellow": nouns[ends[1]]}
+
+    def _ends(self, scene: Scene, placed: list[int]) -> tuple[list[int], dict[str, str]]:
+        """The two outermost things in the order of mention, and the slots that say their places.
+
+        A lone thing is both; its side is that of the picture in which it stands.
+        """
+        ends, sides = [placed[0], placed[-1]], list(stand.SIDES)
+        turned = self.phrasing != "plain" and self.rng.random() < 0.5
+        if len(placed) == 1:
+            turned = scene.things[placed[0]].x > 0.5
+        if turned:
+            ends.reverse()
+            sides.reverse()
+        here = self.pick(stand.PLACED_HERE)
+        there = here if self.rng.random() < 0.8 else self.pick(stand.PLACED_HERE)
+        return ends, {
+            "side": sides[0],
+            "other": sides[1],
+            "here": here.format(side=sides[0]),
+            "there": there.format(side=sides[1]),
+            "mid": self.pick(stand.MIDDLE),
         }

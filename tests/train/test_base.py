@@ -13,16 +13,18 @@ from torch import nn
 from compose.errors import ModelError
 from compose.train.__main__ import main
 from compose.train.base import BaseOptions, Training, train_base
-from compose.train.common import Clock, Ema, RunDir, cosine, load_state
-from compose.train.data import as_float, make_data, read_shard
+from compose.train.common import Clock, Ema, RunDir, cosine, load_state, load_tensors
+from compose.train.data import SHARD, as_float, draw_lots, make_data, shard_lots
+from compose.train.drawing import draw, draw_ahead, lot_size
 from compose.train.export import build_scheduler, export
+from compose.train.latents import load_latents
 from compose.train.parts import give_rare_tokens, noise_levels, spread_timesteps
 from compose.train.ranks import Ranks, launch
 from compose.train.tokenizer import Lookup, load_tokenizer
 from compose.train.vae import VaeOptions, random_crops, train_vae
 from compose.train.vae_parts import build_vae, detail_weight, normalise_latents, reconstruct
 from compose.world.captions import words
-from compose.world.renderer import render
+from compose.world.renderer import Table, pack, render
 from compose.world.sampling import sample_scene
 from compose.world.vocabulary import RARE_TOKENS
 
@@ -57,11 +59,62 @@ def log(run: Path, stage: str) -> list[dict[str, Any]]:
 def test_data_is_the_same_for_the_same_seed_and_made_once(run: Path, tmp_path: Path) -> None:
     again = RunDir(tmp_path)
     assert make_data(again, scenes=6, all_scenes=4, captions=2, seed=0, workers=0)
-    first, second = (read_shard(folder / "data" / "base_0000.pkl") for folder in (run, tmp_path))
-    assert torch.equal(first["tokens"], second["tokens"]) and first["tokens"].shape == (6, 2, 40)
-    assert torch.equal(first["table"].rows, second["table"].rows)
+    first, second = (
+        load_tensors(folder / "data" / "base_0000.safetensors") for folder in (run, tmp_path)
+    )
+    assert first["tokens"].shape == (6, 2, 40) and set(first) == {
+        "rows", "counts", "styles", "tokens",
+    }  # fmt: skip
+    for name, values in first.items():
+        assert torch.equal(values, second[name])
     assert make_data(again, scenes=6, all_scenes=4, captions=2, seed=0, workers=0)
     assert [line["shards"] for line in log(tmp_path, "data")] == [2, 0]
+
+
+def test_shards_are_dealt_in_lots_that_cover_all(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    for index in range(11):
+        (run.stage("data") / f"base_{index:04d}.safetensors").touch()
+    for size in (1, 2, 3):
+        ranks = [Ranks(rank, size, CPU) for rank in range(size)]
+        lots = [lot for each in ranks for lot in shard_lots(run, "base", each)]
+        assert sorted(path.name[5:9] for lot in lots for path in lot) == [
+            f"{index:04d}" for index in range(11)
+        ]
+        assert max(map(len, lots)) <= lot_size(CPU) // SHARD
+    few = shard_lots(run, "base", Ranks(0, 2, CPU), limit=2 * SHARD + 1)
+    assert sum(map(len, few)) == 3
+    with pytest.raises(ModelError, match="11 shards for 12 processes"):
+        shard_lots(run, "base", Ranks(0, 12, CPU))
+
+
+def test_threads_draw_what_one_draws() -> None:
+    rng = random.Random(0)
+    tables = [pack([sample_scene(rng) for _ in range(count)]) for count in (2, 1, 3, 2)]
+    expected = [draw(table, CPU) for table in tables]
+    for threads in (0, 2):
+        drawn = list(draw_ahead(tables, CPU, threads))
+        assert all(torch.equal(*pair) for pair in zip(drawn, expected, strict=True))
+    assert torch.equal(torch.cat(expected), draw(Table.join(tables), CPU))
+
+
+def test_latents_are_those_of_the_pictures_and_are_read_again(run: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    ranks, weights = Ranks(0, 1, CPU), run / "vae" / "weights"
+    (path,) = (run / "latents").rglob("*.safetensors")
+    path.unlink()
+    made = load_latents(RunDir(run), weights, ranks)
+    again = load_latents(RunDir(run), weights, ranks)
+    (pictures,) = draw_lots(shard_lots(RunDir(run), "base", ranks), CPU)
+    vae = AutoencoderKL.from_pretrained(weights).eval()
+    with torch.no_grad():
+        posterior = vae.encode(as_float(pictures.images)).latent_dist
+    torch.testing.assert_close(made.mean.float(), posterior.mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(made.std.float(), posterior.std, rtol=1e-3, atol=1e-3)
+    assert torch.equal(made.tokens, pictures.tokens)
+    for name in ("mean", "std", "tokens"):
+        assert torch.equal(getattr(made, name), getattr(again, name))
 
 
 def test_a_stage_goes_on_where_it_stopped(run: Path) -> None:
@@ -120,8 +173,8 @@ def test_alike_rare_tokens_are_refused() -> None:
 
 def test_the_loss_is_the_error_of_the_velocity(run: Path) -> None:
     """With the true velocity in place of the UNet's the loss vanishes; diffusers is the oracle."""
-    lookup = Lookup.of(load_tokenizer(run / "tokenizer"))
-    training = Training(Ranks(0, 1, CPU), base_options(run, 60.0, 1), lookup, 1002)
+    tokenizer = load_tokenizer(run / "tokenizer")
+    training = Training(Ranks(0, 1, CPU), base_options(run, 60.0, 1), tokenizer)
     scheduler = build_scheduler()
     latents = torch.randn(4, 4, 32, 32)
 

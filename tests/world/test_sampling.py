@@ -36,6 +36,17 @@ def test_shares_of_counts_accessories_and_patterns() -> None:
     assert dressed == pytest.approx(0.35, abs=0.04)
 
 
+def test_other_shares_can_be_asked_for() -> None:
+    drawn = draw(3000, shares=(0.2, 0.5, 0.3), dressed=0.6)
+    counts = Counter(len(scene.things) for scene in drawn)
+    assert [counts[n] / 3000 for n in (1, 2, 3)] == pytest.approx([0.2, 0.5, 0.3], abs=0.04)
+    animals = [thing for scene in drawn for thing in scene.things if thing.animal]
+    worn = Counter(thing.accessory_colour for thing in animals if thing.accessory_colour)
+    assert worn.total() / len(animals) == pytest.approx(0.6, abs=0.04)
+    assert set(worn) == set(words_of.BASE_COLOURS)
+    assert min(worn.values()) > 0.7 * max(worn.values())  # brown and black shun each other
+
+
 def test_base_scenes_hold_base_words_only_and_all_of_them() -> None:
     drawn = draw(1500)
     things = [thing for scene in drawn for thing in scene.things]

@@ -1,0 +1,95 @@
+"""Sites of Stable Diffusion 1.x against what the modules really see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compose.errors import ModelError
+from compose.models.detect import family_of
+from compose.models.sd15 import StableDiffusion15
+from compose.slot import TokenLayout
+from compose.types import Size
+from tests.tiny import tiny_pipeline
+
+
+def shapes_seen(family: StableDiffusion15, height: int, width: int) -> dict[str, torch.Size]:
+    """Output shape of every linear and convolution of the UNet in one call."""
+    seen: dict[str, torch.Size] = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda module, args, out, path=path: seen.__setitem__(path, out.shape)
+        )
+        for path, module in family.denoiser.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    text = torch.zeros(2, 77, family.pipe.text_encoder.config.hidden_size)
+    with torch.no_grad():
+        family.pipe.unet(torch.zeros(2, 4, height, width), 1, encoder_hidden_states=text)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("linear_projection", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 20), (11, 18)])
+def test_streams_and_grids_are_what_the_modules_see(linear_projection, height, width) -> None:
+    family = StableDiffusion15(tiny_pipeline(linear_projection=linear_projection))
+    layout = TokenLayout(height, width)
+    streams = set()
+    for path, shape in shapes_seen(family, height, width).items():
+        module = family.denoiser.get_submodule(path)
+        site = family.site("unet", path, module)
+        streams.add(site.stream)
+        h, w = layout.grid(site.level)
+        if site.kind == "conv":
+            assert tuple(shape[2:]) == (h, w), path
+        elif site.stream == "image":
+            assert shape[1] == h * w, path
+        elif site.stream == "text":
+            assert shape[1] == 77, path
+        else:
+            assert len(shape) == 2, path
+    assert streams == {"image", "text", "vector"}
+
+
+def test_blocks_are_named_after_their_place() -> None:
+    family = StableDiffusion15(tiny_pipeline())
+    named = {
+        "down_blocks.1.resnets.0.conv1": "down.1",
+        "down_blocks.0.downsamplers.0.conv": "down.0",
+        "mid_block.attentions.0.proj_in": "mid",
+        "up_blocks.2.attentions.0.transformer_blocks.0.attn1.to_q": "up.2",
+        "conv_in": "",
+    }
+    for path, block in named.items():
+        assert family.site("unet", path, family.denoiser.get_submodule(path)).block == block
+
+
+def test_text_encoder_sites_are_text() -> None:
+    family = StableDiffusion15(tiny_pipeline())
+    path = "encoder.layers.0.mlp.fc1"
+    module = family.components["text_encoder"].get_submodule(path)
+    assert family.site("text_encoder", path, module).stream == "text"
+
+
+def test_default_size_is_the_one_of_training() -> None:
+    assert StableDiffusion15(tiny_pipeline()).default_size == Size(32, 32)
+
+
+def test_unets_of_another_kind_are_refused_with_a_reason() -> None:
+    pipe = tiny_pipeline()
+    pipe.unet.register_to_config(in_channels=9)
+    with pytest.raises(ModelError, match="9 channels"):
+        family_of(pipe)
+    pipe = tiny_pipeline()
+    pipe.unet.register_to_config(time_cond_proj_dim=8)
+    with pytest.raises(ModelError, match="consistency-distilled"):
+        family_of(pipe)
+
+
+def test_the_part_of_a_prompt_that_is_cut_off_is_told() -> None:
+    family = StableDiffusion15(tiny_pipeline())
+    assert family.beyond_the_end("cat and dog") == ""
+    assert family.beyond_the_end("cat " * 80).split() == ["cat"] * 5
