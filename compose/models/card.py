@@ -40,9 +40,7 @@ def read_card(folder: Path) -> ModelCard:
         said = json.loads(path.read_text())
         card = ModelCard(**{**said, "words": tuple(said.get("words", ()))})
     except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path} is no model card: expected guidance, words ({error})"
-        ) from None
+        raise ModelError(f"{path} is no model card: expected guidance, words ({error})") from None
     good = card.guidance is None or (isinstance(card.guidance, int | float) and card.guidance >= 0)
     if not good or (card.guidance is not None and not math.isfinite(card.guidance)):
         raise ModelError(f"{path} has guidance {card.guidance!r}; expected a number of at least 0")

@@ -21,7 +21,7 @@ class Thing:
         accessory_colour: colour word of the accessory, None when there is none.
         x, y: centre as fractions of width and height, origin top left.
         size: height as a fraction of the picture, about 0.35 to 0.8.
-        flip: mirrored left to right.
+        flip: mirrored left to right; a split thing keeps its main colour on the left.
         tilt: rotation in degrees, about -8 to 8.
         pose: free draw in [0, 1) that varies limbs, tail, eyes' gaze.
     """

@@ -305,7 +305,7 @@ def test_the_program_writes_and_complains_in_one_line(folder, tmp_path, capsys):
     }
     assert "| base words, 2 things / all right |" in capsys.readouterr().out
     assert world.main(["base", *options, "--model", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("no pipeline in")
+    assert capsys.readouterr().err.startswith("error: no pipeline in")
 
 
 def test_judging_matches_pictures_to_demands_in_order():

@@ -131,8 +131,11 @@ def test_a_mirrored_thing_is_the_mirror_image(pattern: str) -> None:
         for species in SPECIES
     ]  # fmt: skip
     there = [Scene((thing,), background="snow") for thing in things]
+    # the main colour of a split thing is the one on the left, so its mirror image has them swapped
+    swapped = {"colour": "yellow", "second": "purple"} if pattern == "split" else {}
     back = [
-        Scene((replace(thing, x=0.6, flip=True, tilt=-5.0),), background="snow") for thing in things
+        Scene((replace(thing, x=0.6, flip=True, tilt=-5.0, **swapped),), background="snow")
+        for thing in things
     ]
     masks = object_masks(there)[:, 0]
     mirrored = object_masks(back)[:, 0].flip(-1)
