@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--lora", action="append", default=[], help="FILE")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", required=True, help="FILE.png")
@@ -31,8 +32,13 @@ def main() -> None:
     if names:
         pipe.set_adapters(names, [1.0] * len(names))
     generator = torch.Generator("cpu").manual_seed(args.seed)
-    image = pipe(args.prompt, num_inference_steps=args.steps, generator=generator).images[0]
-    image.save(args.out)
+    out = pipe(
+        args.prompt,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        generator=generator,
+    )
+    out.images[0].save(args.out)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def main() -> None:
     folder = model_folder(args.model)
     library = AdapterLibrary.default()
     files = [str(library.find(name).path) for name in args.lora]
-    common = ["--steps", str(args.steps), "--seed", "7", "--device", args.device]
+    common = ["--steps", str(args.steps), "--guidance", "4", "--seed", "7"]
+    common += ["--device", args.device]
     loras = [part for file in files for part in ("--lora", file)]
     with tempfile.TemporaryDirectory() as scratch:
         plain_picture = Path(scratch) / "plain.png"

@@ -3,7 +3,7 @@
 # within ten minutes on two H200s. A part that is run again goes on where it stopped.
 #   first, more, finish   all from nothing
 #   again, again, finish  UNet and text encoder once more, from compose/world/weights, with the VAE
-#                         and the recognizer that ship; RUN must be empty at first
+#                         that ships; RUN must be empty at first
 # Results lie in RUN; pieces to carry away lie in OUT. Minutes: VAE, UNET (whole budgets), NOW (of
 # one call); LR is the peak rate of `again`.
 set -euo pipefail
@@ -21,8 +21,11 @@ world() {
 }
 
 recognizer() {
-  "$PYTHON" -m compose.train recognizer --out "$RUN" --vae "$RUN/vae/weights" --minutes 2.5 \
-    --scenes 240000 --device cuda --workers 12
+  local vae="$RUN/vae/weights" gpus
+  [ -d "$vae" ] || vae=compose/world/weights/vae
+  gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+  CUDA_VISIBLE_DEVICES=$((gpus - 1)) "$PYTHON" -m compose.train recognizer --out "$RUN" \
+    --vae "$vae" --minutes 2.5 --scenes 240000 --device cuda --workers 12
 }
 
 collect() { # what is worth carrying away, in pieces of at most 15 MiB
@@ -41,8 +44,7 @@ case "${1:-}" in
     world --stages data,vae,unet --minutes-now "${NOW:-9.2}"
     ;;
   more)
-    CUDA_VISIBLE_DEVICES=$(($("$PYTHON" -c 'import torch; print(torch.cuda.device_count())') - 1)) \
-      recognizer > "$RUN/recognizer.log" 2>&1 &
+    recognizer > "$RUN/recognizer.log" 2>&1 &
     world --stages unet,export --minutes-now "${NOW:-9.2}"
     wait || true
     tail -n 25 "$RUN/recognizer.log"
@@ -50,8 +52,6 @@ case "${1:-}" in
     ;;
   again)
     UNET=${UNET:-13}
-    mkdir -p "$RUN/recognizer"
-    cp compose/world/weights/recognizer/* "$RUN/recognizer/"
     world --stages data,unet,export --init compose/world/weights --all-scenes 0 \
       --unet-lr "${LR:-4e-4}" --minutes-now "${NOW:-8.6}"
     [ -f "$RUN/unet/done.json" ] || world --stages export # a paused model can be looked at, too
@@ -59,8 +59,10 @@ case "${1:-}" in
     ;;
   finish)
     world --stages unet,export
-    [ -f "$RUN/recognizer/recognizer.safetensors" ] || recognizer
+    [ -f "$RUN/recognizer/recognizer.safetensors" ] || recognizer > "$RUN/recognizer.log" 2>&1 &
     "$PYTHON" -m compose.train loras --model "$RUN/export" --out "$RUN/adapters" --jobs 16
+    wait
+    tail -n 13 "$RUN/recognizer.log" 2>/dev/null || true
     "$PYTHON" -m compose.evaluate.world all --out "$RUN/figures" --model "$RUN/export" \
       --adapters "$RUN/adapters" --recognizer "$RUN/recognizer/recognizer.safetensors" || true
     collect
