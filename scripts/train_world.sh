@@ -28,6 +28,13 @@ recognizer() {
     --vae "$vae" --minutes 2.5 --scenes 240000 --device cuda --workers 12
 }
 
+loras() { # rank, concepts
+  local rank=$1
+  shift
+  "$PYTHON" -m compose.train loras --model "$RUN/export" --out "$RUN/adapters" --jobs 8 \
+    --only "$@" --set rank="$rank" --set steps="${STEPS:-800}"
+}
+
 collect() { # what is worth carrying away, in pieces of at most 15 MiB
   rm -rf "$RUN/carry" && mkdir -p "$RUN/carry"
   [ -d "$RUN/export" ] && cp -r "$RUN/export" "$RUN/carry/weights"
@@ -60,7 +67,9 @@ case "${1:-}" in
   finish)
     world --stages unet,export
     [ -f "$RUN/recognizer/recognizer.safetensors" ] || recognizer > "$RUN/recognizer.log" 2>&1 &
-    "$PYTHON" -m compose.train loras --model "$RUN/export" --out "$RUN/adapters" --jobs 16
+    # ranks that keep all shipped weights within 40 MB
+    loras 4 mochi ember biscuit domino juniper bolt wizzo capely &
+    loras 2 sticko sunvo blupri candia lunara rocko cakely
     wait
     tail -n 13 "$RUN/recognizer.log" 2>/dev/null || true
     "$PYTHON" -m compose.evaluate.world all --out "$RUN/figures" --model "$RUN/export" \
