@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from compose.slot import GateSlot
 from compose.types import Site
 
 
-class GatedLoraLayer(nn.Module):
+class GatedLoraLayer(nn.Module, ABC):
     """A module plus the adapters that change it: ``y = base(x) + delta(x, gate)``.
 
     Without a gate in the slot, or when no adapter of this site has a weight, the result is
@@ -87,10 +88,11 @@ class GatedLoraLayer(nn.Module):
             self.lora_index, torch.tensor(active, device=self.lora_index.device)
         ).nonzero()[:, 0]
 
+    @abstractmethod
     def _kernel(
         self, x: Tensor, down: Tensor, up: Tensor, weights: Tensor, index: Tensor
     ) -> Tensor:
-        raise NotImplementedError
+        """The gated product of the given ranks, [R, ...] factors and [R] index."""
 
 
 class GatedLoraLinear(GatedLoraLayer):

@@ -24,6 +24,7 @@ from compose.train.common import (
     set_rate,
 )
 from compose.train.latents import Latents, load_latents
+from compose.train.pace import Pace
 from compose.train.parts import (
     build_text_encoder,
     build_unet,
@@ -39,8 +40,6 @@ from compose.world.vocabulary import RARE_TOKENS
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
-
-SAVE_EVERY = 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -188,19 +187,10 @@ def _models(options: BaseOptions, tokenizer: CLIPTokenizer, lookup: Lookup) -> n
 
 def _loop(training: Training, data: Latents, run: RunDir) -> bool:
     """Train until the budget or the call ends; returns whether the budget is used up."""
-    ranks, options, clock = training.ranks, training.options, training.clock
-    clock.start()
-    first, progress, saved = training.step, 0.0, clock.elapsed
-    logged, seen, total = clock.elapsed, training.samples, torch.zeros((), device=ranks.device)
-    while True:
-        if options.max_steps is not None or (training.step - first) % 10 == 0:
-            progress, late = ranks.agree(clock.progress, float(clock.late))
-            limit = options.max_steps is not None and training.step - first >= options.max_steps
-            if progress >= 1 or late or limit:
-                return progress >= 1
-            if ranks.main and clock.elapsed - saved > SAVE_EVERY:
-                training.save()
-                saved = clock.elapsed
+    ranks, clock, pace = training.ranks, training.clock, Pace(training)
+    first, logged, seen = training.step, clock.elapsed, training.samples
+    total = torch.zeros((), device=ranks.device)
+    for progress in pace:
         total += training.advance(data, progress)
         if training.step % 100 == 0:
             value = ranks.mean(total) / min(100, training.step - first)
@@ -215,6 +205,7 @@ def _loop(training: Training, data: Latents, run: RunDir) -> bool:
                 progress=progress,
             )
             logged, seen, total = clock.elapsed, training.samples, torch.zeros_like(total)
+    return pace.finished
 
 
 def train_base(ranks: Ranks, options: BaseOptions) -> None:

@@ -26,10 +26,9 @@ from compose.train.common import (
     set_rate,
 )
 from compose.train.data import as_float, draw_share, fresh_pictures
+from compose.train.pace import Pace
 from compose.train.ranks import Ranks
 from compose.train.vae_parts import build_vae, normalise_latents, reconstruct, vae_loss
-
-SAVE_EVERY = 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -152,18 +151,9 @@ class _Training:
 
 def _loop(training: _Training, run: RunDir) -> bool:
     """Train until the budget or the call ends; returns whether the budget is used up."""
-    ranks, options, clock = training.ranks, training.options, training.clock
-    clock.start()
-    first, progress, logged, saved = training.step, 0.0, clock.elapsed, clock.elapsed
-    while True:
-        if options.max_steps is not None or (training.step - first) % 10 == 0:
-            progress, late = ranks.agree(clock.progress, float(clock.late))
-            limit = options.max_steps is not None and training.step - first >= options.max_steps
-            if progress >= 1 or late or limit:
-                return progress >= 1
-            if ranks.main and clock.elapsed - saved > SAVE_EVERY:
-                training.save()
-                saved = clock.elapsed
+    ranks, clock, pace = training.ranks, training.clock, Pace(training)
+    first, logged = training.step, clock.elapsed
+    for progress in pace:
         loss = training.advance(progress)
         if training.step % 200 == 0 or training.step == first + 1:
             value = ranks.mean(loss)
@@ -176,6 +166,7 @@ def _loop(training: _Training, run: RunDir) -> bool:
                 seconds=clock.elapsed - logged,
             )
             logged = clock.elapsed
+    return pace.finished
 
 
 def train_vae(ranks: Ranks, options: VaeOptions) -> None:
