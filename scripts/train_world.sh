@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains everything that ships with the package, on a machine with CUDA GPUs, in parts that each end
-# within ten minutes on two H200s. A part that is run again goes on where it stopped.
+# within ten minutes on one H200. A part that is run again goes on where it stopped.
 #   first, more, finish   all from nothing
 #   again, again, finish  UNet and text encoder once more, from compose/world/weights, with the VAE
 #                         that ships; RUN must be empty at first
@@ -61,8 +61,7 @@ case "${1:-}" in
     UNET=${UNET:-13}
     world --stages data,unet,export --init compose/world/weights --all-scenes 0 \
       --unet-lr "${LR:-4e-4}" --minutes-now "${NOW:-8.6}"
-    [ -f "$RUN/unet/done.json" ] || world --stages export # a paused model can be looked at, too
-    collect
+    if [ -f "$RUN/unet/done.json" ]; then collect; fi
     ;;
   finish)
     world --stages unet,export
@@ -72,6 +71,7 @@ case "${1:-}" in
     loras 2 sticko sunvo blupri candia lunara rocko cakely
     wait
     tail -n 13 "$RUN/recognizer.log" 2>/dev/null || true
+    collect # should the time of the call end before the figures are done
     "$PYTHON" -m compose.evaluate.world all --out "$RUN/figures" --model "$RUN/export" \
       --adapters "$RUN/adapters" --recognizer "$RUN/recognizer/recognizer.safetensors" || true
     collect

@@ -23,9 +23,9 @@ from compose.world.scene import Scene
 from compose.world.score import Expectation, expectation
 
 Words = Literal["base", "all"]
-Wording = Literal["train", "held_out", "plain"]
+Wording = Literal["train", "held_out", "fresh", "plain"]
 _WORDS: tuple[Words, ...] = ("base", "all")
-_WORDINGS: tuple[Wording, ...] = ("train", "held_out", "plain")
+_WORDINGS: tuple[Wording, ...] = ("train", "held_out", "fresh", "plain")
 _SHOWN = 32  # cells of each sheet's part
 
 
@@ -57,7 +57,7 @@ def measure_recognizer(bench: Bench) -> tuple[Report, list[Cell]]:
 
 
 def measure_base(bench: Bench) -> tuple[Report, list[Cell]]:
-    """New prompts that leave nothing unsaid, in training, held-out and plain wording."""
+    """New prompts that leave nothing unsaid, in training, held-out, fresh and plain wording."""
     figures: list[Figure] = []
     cells: list[Cell] = []
     pipe = bench.pipeline()

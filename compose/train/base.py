@@ -54,6 +54,8 @@ class BaseOptions:
         batch: samples per GPU and step.
         lr: peak learning rate; half of it does where weights are taken over.
         caption_dropout: share of empty captions, for guidance.
+        emphasis: how much more the error counts where an accessory is: small and rare as they are,
+            their colours are learned last.
         width: channels of the UNet's levels, without `init`.
         text_width: width of the text encoder, and of the cross attention, without `init`.
         compile: use torch.compile on the UNet.
@@ -69,6 +71,7 @@ class BaseOptions:
     batch: int = 512
     lr: float = 8e-4
     caption_dropout: float = 0.1
+    emphasis: float = 4.0
     width: tuple[int, int, int] = (64, 128, 192)
     text_width: int = 192
     compile: bool = True
@@ -124,8 +127,9 @@ class Training:
         }  # fmt: skip
         save_atomic(state, self.path)
 
-    def draw(self, data: Latents) -> tuple[Tensor, Tensor]:
-        """A batch: latents [B, 4, 32, 32] float32 and token ids [B, 40], some of them empty."""
+    def draw(self, data: Latents) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch: latents [B, 4, 32, 32] float32, token ids [B, 40], some of them empty, and the
+        weight of each place [B, 1, 32, 32]."""
         count, device = self.options.batch, self.ranks.device
         picks = torch.randint(len(data.mean), (count,), generator=self.generator, device=device)
         which = torch.randint(
@@ -138,10 +142,12 @@ class Training:
             < self.options.caption_dropout
         )
         tokens = torch.where(dropped, self.empty, data.tokens[picks, which].long())
-        return latents.contiguous(memory_format=torch.channels_last), tokens
+        weight = 1 + self.options.emphasis * data.worn[picks].float()[:, None] / 255
+        return latents.contiguous(memory_format=torch.channels_last), tokens, weight
 
-    def loss(self, latents: Tensor, tokens: Tensor) -> Tensor:
-        """Mean squared error of the predicted velocity [], at timesteps spread over the batch."""
+    def loss(self, latents: Tensor, tokens: Tensor, weight: Tensor) -> Tensor:
+        """Weighted mean squared error of the predicted velocity [], at timesteps spread over the
+        batch."""
         device = latents.device
         steps = spread_timesteps(len(latents), self.generator, device)
         signal, noise = (table[steps][:, None, None, None] for table in (self.signal, self.noise))
@@ -153,7 +159,7 @@ class Training:
                 signal * latents + noise * epsilon, steps, context, return_dict=False
             )[0]
         error: Tensor = predicted.float() - (signal * epsilon - noise * latents)
-        return error.square().mean()
+        return (weight * error.square()).mean()
 
     def advance(self, data: Latents, progress: float) -> Tensor:
         """One optimiser step; returns the loss []."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from compose.errors import ModelError
 from compose.train.common import RunDir, load_tensors, save_tensors
-from compose.train.drawing import draw, draw_ahead, lot_size
+from compose.train.drawing import draw, draw_ahead, draw_worn, lot_size
 from compose.train.ranks import Ranks
 from compose.train.tokenizer import Lookup, build_tokenizer
 from compose.world.captions import caption
@@ -164,10 +164,13 @@ class Pictures:
     Attributes:
         images: [N, 3, 128, 128] uint8.
         tokens: [N, C, 40] int16 caption ids; no rows for scenes without captions.
+        worn: [N, 32, 32] uint8, how much of each place is an accessory, 255 for all of it; no rows
+            where nobody asked.
     """
 
     images: Tensor
     tokens: Tensor
+    worn: Tensor
 
 
 def shard_lots(
@@ -204,8 +207,10 @@ def read_lot(paths: Sequence[Path]) -> tuple[Table, Tensor]:
     return Table.join(tables), torch.cat([shard["tokens"] for shard in shards])
 
 
-def draw_lots(lots: Sequence[Sequence[Path]], device: torch.device) -> Iterator[Pictures]:
-    """Read and draw lots of shards, one after the other; images uint8 and tokens on the device."""
+def draw_lots(
+    lots: Sequence[Sequence[Path]], device: torch.device, *, worn: bool = False
+) -> Iterator[Pictures]:
+    """Read and draw lots of shards, one after the other, with what is worn if asked."""
     tokens: deque[Tensor] = deque()
 
     def tables() -> Iterator[Table]:
@@ -214,15 +219,21 @@ def draw_lots(lots: Sequence[Sequence[Path]], device: torch.device) -> Iterator[
             tokens.append(rows)
             yield table
 
-    for images in draw_ahead(tables(), device):
-        yield Pictures(images, tokens.popleft().to(device))
+    def both(table: Table, device: torch.device) -> tuple[Tensor, Tensor]:
+        none = torch.empty(0, 32, 32, dtype=torch.uint8, device=device)
+        return draw(table, device), draw_worn(table, device) if worn else none
+
+    for images, shares in draw_ahead(tables(), device, both):
+        yield Pictures(images, tokens.popleft().to(device), shares)
 
 
 def draw_share(run: RunDir, words: Words, ranks: Ranks, limit: int | None = None) -> Pictures:
     """Draw this rank's share of a data set; arguments as of `shard_lots`."""
     parts = list(draw_lots(shard_lots(run, words, ranks, limit), ranks.device))
     return Pictures(
-        torch.cat([part.images for part in parts]), torch.cat([part.tokens for part in parts])
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.tokens for part in parts]),
+        torch.cat([part.worn for part in parts]),
     )
 
 

@@ -1,5 +1,5 @@
 """Latents of the training pictures, encoded once and kept on disk as mean and deviation in half
-precision."""
+precision, with the places that accessories cover."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ class Latents:
 
     Attributes:
         mean, std: [N, 4, 32, 32] float16 of the VAE's posterior, unscaled.
+        worn: [N, 32, 32] uint8, how much of each place is an accessory, 255 for all of it.
         tokens: [N, C, 40] int16 caption ids.
     """
 
     mean: Tensor
     std: Tensor
+    worn: Tensor
     tokens: Tensor
 
 
@@ -63,8 +65,9 @@ def _make(
     made: dict[Path, dict[str, Tensor]] = {}
     with ThreadPoolExecutor(1) as writer:
         written = []
-        for path, pictures in zip(lots, draw_lots(list(lots.values()), device), strict=True):
-            made[path] = _encode(vae, pictures.images)
+        drawn = draw_lots(list(lots.values()), device, worn=True)
+        for path, pictures in zip(lots, drawn, strict=True):
+            made[path] = _encode(vae, pictures.images) | {"worn": pictures.worn}
             written.append(writer.submit(save_tensors, made[path], path))
         for one in written:
             one.result()
@@ -97,5 +100,6 @@ def load_latents(run: RunDir, weights: Path, ranks: Ranks) -> Latents:
     return Latents(
         torch.cat([part["mean"] for part in parts]),
         torch.cat([part["std"] for part in parts]),
+        torch.cat([part["worn"] for part in parts]),
         tokens.to(ranks.device),
     )

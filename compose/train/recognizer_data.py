@@ -12,7 +12,7 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor
 
-from compose.train.drawing import draw_ahead, lot_size
+from compose.train.drawing import draw, draw_ahead, lot_size
 from compose.world.recognizer import (
     COLOUR_HEADS,
     COLOURLESS_STYLES,
@@ -178,7 +178,8 @@ def make_pictures(
     pictures = torch.empty(count, 3, SIZE, SIZE, dtype=torch.uint8, device=device)
     labels: list[Labels] = []
     start = 0
-    for drawn in draw_ahead(_tables(_lots(jobs, workers), lot_size(device), labels), device):
+    tables = _tables(_lots(jobs, workers), lot_size(device), labels)
+    for drawn in draw_ahead(tables, device, draw):
         pictures[start : start + len(drawn)] = drawn
         start += len(drawn)
     return pictures, Labels.join(labels).map(lambda part: part.to(device))

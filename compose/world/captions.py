@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from compose.errors import RequestError
 from compose.world import phrasings as say
@@ -132,8 +132,11 @@ def _once(scene: Scene, speaker: Speaker, given: _Given, *, full: bool, compact:
     alike = not compact and _alike(scene, given.names, speaker)
     if speaker.phrasing == "plain":
         template = say.PLAIN[count].lower() if compact else say.PLAIN[count]
-    elif speaker.phrasing == "held_out":
-        template = say.HELD_OUT[count][0] if compact else speaker.pick(say.HELD_OUT[count])
+    elif speaker.phrasing in ("held_out", "fresh"):
+        table = say.HELD_OUT[count]
+        if speaker.phrasing == "fresh":
+            table = say.FRESH.get(count, table)
+        template = table[0] if compact else speaker.pick(table)
     elif compact:
         template = stand.TAGS_PLACED[count][0] if count > 1 else say.TAGS[1][0]
     else:
@@ -163,8 +166,8 @@ def caption(
         scene: one to three things on a background.
         rng: source of every draw; the same state gives the same caption.
         full: leave nothing unsaid: every attribute, every place in the picture, the background.
-        phrasing: "train", "held_out" (wordings never trained on; nothing unsaid) or "plain" (one
-            fixed wording).
+        phrasing: "train", "held_out" (wordings never trained on; nothing unsaid), "fresh" (the same
+            for two things; written after the grammar was done) or "plain" (one fixed wording).
         names: noun phrases that replace those of some things, by index ("mochi cat"), without
             determiner.
         place: words for the background in place of its own, with preposition or without ("in
@@ -181,8 +184,10 @@ def caption(
     """
     if not 1 <= len(scene.things) <= 3:
         raise RequestError(f"a caption needs 1 to 3 things, the scene has {len(scene.things)}")
-    if phrasing not in ("train", "held_out", "plain"):
-        raise RequestError(f"phrasing must be train, held_out or plain, not {phrasing!r}")
+    if phrasing not in get_args(Phrasing):
+        raise RequestError(
+            f"phrasing must be one of {', '.join(get_args(Phrasing))}, not {phrasing!r}"
+        )
     spoken = full or phrasing != "train"
     speaker = Speaker(rng, phrasing, NOTHING if spoken else Drops())
     return _fitting(scene, speaker, _Given(names or {}, place, style), full)

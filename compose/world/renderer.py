@@ -20,7 +20,7 @@ from compose.world.drawing.table import COLUMNS, SIZE, Table, pack
 from compose.world.scene import Scene
 from compose.world.styles import apply_styles
 
-__all__ = ["SIZE", "Table", "object_masks", "pack", "render", "render_table"]
+__all__ = ["SIZE", "Table", "object_masks", "pack", "render", "render_table", "worn_shares"]
 
 _CHUNK = {"cpu": 64, "cuda": 16384}  # scenes drawn together
 _CALL_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 26}  # pixels drawn by one call, to bound memory
@@ -91,6 +91,24 @@ def object_masks(scenes: Sequence[Scene], *, device: str | torch.device = "cpu")
     return out
 
 
+def worn_shares(table: Table, device: str | torch.device = "cpu") -> Tensor:
+    """How much of each pixel is an accessory.
+
+    Args:
+        table: N packed scenes.
+        device: where to draw.
+
+    Returns:
+        [N, 128, 128] float32 in [0, 1], on the device.
+    """
+    device = torch.device(device)
+    out = torch.empty(len(table), SIZE, SIZE, device=device)
+    step = _CHUNK.get(device.type, 64)
+    for start in range(0, len(table), step):
+        out[start : start + step] = _draw(table[start : start + step], device, _worn)[:, 0]
+    return out.clamp_(0, 1)
+
+
 def _colours(rows: Tensor) -> Tensor:
     """RGB of edge, first and second ink, [3 inks, 3 channels, m]."""
     packed = rows[:, [COLUMNS.index(name) for name in ("edge", "ink", "ink2")]].T.long()
@@ -103,12 +121,17 @@ def _things(rows: Tensor) -> Tensor:
     return (rows[:, COLUMNS.index("thing")] == things).float().expand(3, -1, -1)
 
 
+def _worn(rows: Tensor) -> Tensor:
+    """Instead of colours: 1 for primitives of accessories, [3 inks, 3 channels, m]."""
+    return rows[:, COLUMNS.index("worn")].expand(3, 3, -1)
+
+
 def _draw(table: Table, device: torch.device, inks_of: Inks) -> Tensor:
     """Draw the primitives of n scenes in order, [n, 3, 128, 128]."""
     plan = schedule(table.rows, table.counts)
     rows = table.rows[plan.order].to(device)
     inks = inks_of(rows)[..., None, None]  # [3, 3, M, 1, 1]
-    if inks_of is _things:
+    if inks_of is not _colours:
         rows[:, COLUMNS.index("shade")] = 0
     numbers = _prepared(rows, plan.left.to(device), plan.top.to(device))
     corner = plan.corner.to(device)[:, None, None]

@@ -14,7 +14,7 @@ from compose.world.scene import Scene, Thing
 from compose.world.vocabulary import BASE_COLOURS, RARE_TOKENS
 
 CLOTHED = frozenset(("with", "wearing", "wears", "in"))
-Phrasing = Literal["train", "held_out", "plain"]
+Phrasing = Literal["train", "held_out", "fresh", "plain"]
 PREPOSITIONS = frozenset(("in", "on", "at", "by", "under", "inside", "outside", "indoors"))
 
 

@@ -274,7 +274,8 @@ def test_measures_count_every_picture(folder):
     report, cells = measure_base(bench)
     totals = {figure.name: figure.total for figure in report.figures}
     assert totals["held_out wording, 2 things / all right"] == 2
-    assert totals["train wording, 3 things / species"] == 6 and len(cells) == 10
+    assert totals["fresh wording, 2 things / all right"] == 2
+    assert totals["train wording, 3 things / species"] == 6 and len(cells) == 12
     report, cells = measure_recognizer(bench)
     assert sum("all right" in figure.name for figure in report.figures) == 6 and len(cells) == 12
     report, cells = measure_merge(bench)

@@ -93,7 +93,7 @@ def test_threads_draw_what_one_draws() -> None:
     tables = [pack([sample_scene(rng) for _ in range(count)]) for count in (2, 1, 3, 2)]
     expected = [draw(table, CPU) for table in tables]
     for threads in (0, 2):
-        drawn = list(draw_ahead(tables, CPU, threads))
+        drawn = list(draw_ahead(tables, CPU, draw, threads))
         assert all(torch.equal(*pair) for pair in zip(drawn, expected, strict=True))
     assert torch.equal(torch.cat(expected), draw(Table.join(tables), CPU))
 
@@ -106,14 +106,15 @@ def test_latents_are_those_of_the_pictures_and_are_read_again(run: Path) -> None
     path.unlink()
     made = load_latents(RunDir(run), weights, ranks)
     again = load_latents(RunDir(run), weights, ranks)
-    (pictures,) = draw_lots(shard_lots(RunDir(run), "base", ranks), CPU)
+    (pictures,) = draw_lots(shard_lots(RunDir(run), "base", ranks), CPU, worn=True)
     vae = AutoencoderKL.from_pretrained(weights).eval()
     with torch.no_grad():
         posterior = vae.encode(as_float(pictures.images)).latent_dist
     torch.testing.assert_close(made.mean.float(), posterior.mean, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(made.std.float(), posterior.std, rtol=1e-3, atol=1e-3)
     assert torch.equal(made.tokens, pictures.tokens)
-    for name in ("mean", "std", "tokens"):
+    assert torch.equal(made.worn, pictures.worn) and made.worn.any()
+    for name in ("mean", "std", "worn", "tokens"):
         assert torch.equal(getattr(made, name), getattr(again, name))
 
 
@@ -187,9 +188,12 @@ def test_the_loss_is_the_error_of_the_velocity(run: Path) -> None:
 
     training.unet = perfect
     tokens = torch.zeros(4, 40, dtype=torch.long)
-    assert float(training.loss(latents, tokens)) < 1e-6
+    weight = torch.ones(4, 1, 32, 32)
+    assert float(training.loss(latents, tokens, weight)) < 1e-6
     training.unet = lambda *given, **_: (perfect(*given)[0] + 0.5,)
-    assert float(training.loss(latents, tokens)) == pytest.approx(0.25, rel=1e-3)
+    assert float(training.loss(latents, tokens, weight)) == pytest.approx(0.25, rel=1e-3)
+    weight[:, :, :16] = 3  # in half the picture
+    assert float(training.loss(latents, tokens, weight)) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_noise_levels_are_the_schedulers() -> None:

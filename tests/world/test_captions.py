@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, product
+from typing import get_args
 
 import pytest
 
@@ -25,6 +26,7 @@ from compose.world.captions import (
 from compose.world.concepts import concept_scenes, shipped
 from compose.world.sampling import sample_scene
 from compose.world.scene import Scene, Thing
+from compose.world.speaker import Phrasing
 
 CAT = Thing("cat", "red", "striped", x=0.27)
 DOG = Thing("dog", "blue", accessory="hat", accessory_colour="green", x=0.73)
@@ -42,14 +44,14 @@ def held_out_patterns() -> list[re.Pattern[str]]:
     }
     return [
         re.compile(re.sub(r"\\{(\w+)\\}", lambda slot: f"({names.get(slot[1], '.+')})", escaped))
-        for escaped in map(re.escape, chain(*say.HELD_OUT.values()))
+        for escaped in map(re.escape, chain(*say.HELD_OUT.values(), *say.FRESH.values()))
     ]
 
 
 def test_every_caption_uses_known_words_and_fits() -> None:
     rng = random.Random(0)
     known, seen = set(words()), Counter[str]()
-    for phrasing in ("train", "held_out", "plain"):
+    for phrasing in get_args(Phrasing):
         for _ in range(4000 if phrasing == "train" else 500):
             pieces = split_words(caption(sample_scene(rng), rng, phrasing=phrasing))
             assert len(pieces) <= MAX_WORDS, " ".join(pieces)
@@ -64,7 +66,7 @@ def test_training_never_speaks_in_a_held_out_wording() -> None:
         text = caption(sample_scene(rng), rng, full=rng.random() < 0.5)
         assert not any(pattern.fullmatch(text) for pattern in patterns), text
     for _ in range(200):  # the patterns do see what they look for
-        text = caption(sample_scene(rng), rng, phrasing="held_out")
+        text = caption(sample_scene(rng), rng, phrasing=rng.choice(("held_out", "fresh")))
         assert any(pattern.fullmatch(text) for pattern in patterns), text
     assert sum(len(texts) for texts in say.HELD_OUT.values()) >= 12
 
@@ -124,7 +126,7 @@ def test_no_training_template_comes_near_a_held_out_one(count: int) -> None:
         trained |= {words.replace("A_", "L_") for words in trained}
     unplaced = {words.replace("PLACE", "").strip() for words in trained}
     seen = 0
-    for template in say.HELD_OUT[count]:
+    for template in (*say.HELD_OUT[count], *say.FRESH.get(count, ())):
         words = bare(template.replace("{a}", "{l}").replace("{A}", "{L}"))
         assert not {words, mirrored(words)} & trained, template
         seen += " ".join(words.replace("PLACE", "").split()) in unplaced
@@ -136,7 +138,7 @@ def says(text: str, options: tuple[str, ...]) -> bool:
     return any(re.search(rf"\b{re.escape(option)}\b", text) for option in options)
 
 
-@pytest.mark.parametrize("phrasing", ["train", "held_out", "plain"])
+@pytest.mark.parametrize("phrasing", get_args(Phrasing))
 def test_full_leaves_nothing_unsaid(phrasing: str) -> None:
     rng = random.Random(2)
     for _ in range(800):

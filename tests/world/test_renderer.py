@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compose.errors import ShapeError
 from compose.world.drawing.schedule import schedule
-from compose.world.renderer import Table, object_masks, pack, render, render_table
+from compose.world.renderer import Table, object_masks, pack, render, render_table, worn_shares
 from compose.world.sampling import sample_scene
 from compose.world.scene import Scene, Thing
 from compose.world.vocabulary import (
@@ -113,6 +113,25 @@ def test_masks_agree_with_the_picture(background: str) -> None:
             around = torch.nn.functional.max_pool2d(mask[index][None].float(), 7, 1, 3)[0] > 0
             assert float(change[~around].max()) < 0.3  # only the shadow
             assert float((change[mask[index]] > 0.04).float().mean()) > 0.85
+
+
+def test_what_is_worn_is_where_taking_it_off_changes_the_picture() -> None:
+    drawn = [s for s in scenes(140) if s.style == "plain" and s.background not in ("night", "moon")]
+    bare = [
+        replace(
+            s, things=tuple(replace(t, accessory="none", accessory_colour=None) for t in s.things)
+        )
+        for s in drawn
+    ]
+    shares = worn_shares(pack(drawn))
+    change = (render(drawn) - render(bare)).abs().amax(1)
+    dressed = torch.tensor([any(t.accessory != "none" for t in s.things) for s in drawn])
+    assert 10 < int(dressed.sum()) < len(drawn)
+    assert not shares[~dressed].any() and bool((shares[dressed] > 0.9).flatten(1).any(1).all())
+    antenna = torch.tensor([any(t.species in ("robot", "bird") for t in s.things) for s in drawn])
+    assert float(change[~antenna][shares[~antenna] == 0].max()) < 1e-6  # hats hide antennas
+    assert float((change[shares > 0.9] > 0.04).float().mean()) > 0.9
+    assert not worn_shares(pack(bare)).any()
 
 
 def test_masks_refuse_a_crowd() -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from compose.world.drawing.palette import CREAM, contrast, darker, luminance, rgb
 from compose.world.drawing.patterns import Look
 from compose.world.drawing.pen import Pen, flat
 
 BRASS = rgb("yellow")
+
+
+@contextmanager
+def _marked(pen: Pen) -> Iterator[None]:
+    """Note the rows that are written meanwhile as those of an accessory."""
+    first = len(pen.rows)
+    yield
+    pen.worn.extend(range(first, len(pen.rows)))
 
 
 def behind(pen: Pen, look: Look, neck: float, a: float, foot: float) -> None:
@@ -20,51 +31,48 @@ def behind(pen: Pen, look: Look, neck: float, a: float, foot: float) -> None:
         return
     sway = (look.draw(4.1) - 0.5) * 0.08
     middle, half = (neck + foot) / 2 - 0.02, (foot - neck) / 2
-    pen.taper(
-        sway,
-        middle,
-        max(a * 2.1, 0.47),
-        half,
-        a * 1.3,
-        flat(look.wear, 0.14),
-        round=0.05,
-        angle=sway,
-    )
+    cloth = flat(look.wear, 0.14)
+    with _marked(pen):
+        pen.taper(sway, middle, max(a * 2.1, 0.47), half, a * 1.3, cloth, round=0.05, angle=sway)
 
 
 def at_neck(pen: Pen, look: Look, y: float, a: float) -> None:
     """Scarf, or the collar and clasp of a cape; a is the half width of the neck."""
+    with _marked(pen):
+        if look.accessory == "scarf":
+            _scarf(pen, look, y, a)
+        elif look.accessory == "cape":
+            _collar(pen, look, y, a)
+
+
+def _scarf(pen: Pen, look: Look, y: float, a: float) -> None:
     cloth = flat(look.wear, 0.1)
-    if look.accessory == "scarf":
-        side = 1 if look.draw(3.3) < 0.5 else -1
-        pen.box(side * a * 0.5, y + 0.11, 0.062, 0.115, cloth, round=0.025, angle=-side * 0.18)
-        hem = flat(darker(look.wear))
-        pen.box(
-            side * (a * 0.5 + 0.018), y + 0.19, 0.062, 0.022, hem, angle=-side * 0.18,
-            line=0.0, grow=-1.2, solid=False,
-        )  # fmt: skip
-        pen.box(0.0, y, a, 0.066, cloth, round=0.062)
-    elif look.accessory == "cape":
-        for side in (-1, 1):
-            pen.ellipse(side * a * 0.55, y + 0.005, a * 0.62, 0.055, cloth, angle=side * 0.25)
-        pen.ellipse(
-            0.0,
-            y + 0.03,
-            0.05,
-            0.05,
-            flat(BRASS if luminance(look.wear) < 0.6 else CREAM),
-            solid=False,
-        )
+    side = 1 if look.draw(3.3) < 0.5 else -1
+    pen.box(side * a * 0.5, y + 0.11, 0.062, 0.115, cloth, round=0.025, angle=-side * 0.18)
+    hem = flat(darker(look.wear))
+    pen.box(
+        side * (a * 0.5 + 0.018), y + 0.19, 0.062, 0.022, hem, angle=-side * 0.18,
+        line=0.0, grow=-1.2, solid=False,
+    )  # fmt: skip
+    pen.box(0.0, y, a, 0.066, cloth, round=0.062)
+
+
+def _collar(pen: Pen, look: Look, y: float, a: float) -> None:
+    cloth, clasp = flat(look.wear, 0.1), flat(BRASS if luminance(look.wear) < 0.6 else CREAM)
+    for side in (-1, 1):
+        pen.ellipse(side * a * 0.55, y + 0.005, a * 0.62, 0.055, cloth, angle=side * 0.25)
+    pen.ellipse(0.0, y + 0.03, 0.05, 0.05, clasp, solid=False)
 
 
 def on_head(pen: Pen, look: Look, y: float, a: float, lean: float = 0.0) -> None:
     """Hat, crown or wizard hat; y is the top of the head, a half its width."""
-    if look.accessory == "hat":
-        _top_hat(pen, look, y, a, lean)
-    elif look.accessory == "crown":
-        _crown(pen, look, y, a)
-    elif look.accessory == "wizard":
-        _wizard(pen, look, y, a, lean)
+    with _marked(pen):
+        if look.accessory == "hat":
+            _top_hat(pen, look, y, a, lean)
+        elif look.accessory == "crown":
+            _crown(pen, look, y, a)
+        elif look.accessory == "wizard":
+            _wizard(pen, look, y, a, lean)
 
 
 def _top_hat(pen: Pen, look: Look, y: float, a: float, lean: float) -> None:

@@ -81,6 +81,7 @@ class Pen:
 
     def __init__(self, line: float = 1.0, solid: bool = True) -> None:
         self.rows: list[Row] = []
+        self.worn: list[int] = []  # rows of accessories
         self.line = line
         self.solid = float(solid)
 

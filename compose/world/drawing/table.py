@@ -22,7 +22,7 @@ from compose.world.vocabulary import STYLES
 SIZE = 128
 COLUMNS = (
     "kind", "x", "y", "a", "b", "r", "s", "angle", "line", "alpha", "edge", "thing",
-    "ink", "ink2", "fill", "fill_x", "fill_y", "fill_p", "fill_q", "fill_angle", "shade",
+    "ink", "ink2", "fill", "fill_x", "fill_y", "fill_p", "fill_q", "fill_angle", "shade", "worn",
 )  # fmt: skip
 
 FIGURES: dict[str, Callable[[Pen, Look], None]] = {
@@ -48,7 +48,7 @@ class Table:
     """Packed scenes.
 
     Attributes:
-        rows: primitives of all scenes one after the other, [M, 21] float32; see `COLUMNS`.
+        rows: primitives of all scenes one after the other, [M, 22] float32; see `COLUMNS`.
         counts: primitives of each scene, [N] int64.
         styles: index into `vocabulary.STYLES` of each scene, [N] int64.
     """
@@ -108,9 +108,11 @@ def pack(scenes: Sequence[Scene]) -> Table:
     lengths: list[int] = []
     counts: list[int] = []
     pale: list[int] = []
+    worn: list[int] = []
     for scene in scenes:
         before = len(rows)
-        for part, frame in _parts(scene):
+        for part, frame, accessory in _parts(scene):
+            worn.extend(len(rows) + index for index in accessory)
             rows.extend(part)
             frames.append(frame)
             lengths.append(len(part))
@@ -118,6 +120,7 @@ def pack(scenes: Sequence[Scene]) -> Table:
                 pale.append(len(frames) - 1)
         counts.append(len(rows) - before)
     table = _placed(np.asarray(rows, dtype=np.float64), frames, np.asarray(lengths))
+    table[worn, COLUMNS.index("worn")] = 1
     if pale:
         _fade(table, np.repeat(np.isin(np.arange(len(frames)), pale), lengths))
     return Table(
@@ -127,15 +130,16 @@ def pack(scenes: Sequence[Scene]) -> Table:
     )
 
 
-def _parts(scene: Scene) -> Iterable[tuple[list[Row], _Frame]]:
-    """Rows of the background, of the shadows and of each thing, with their frames."""
+def _parts(scene: Scene) -> Iterable[tuple[list[Row], _Frame, list[int]]]:
+    """Rows of the background, of the shadows and of each thing, with their frames and with the
+    indices of those that draw accessories."""
     pen = Pen(line=0.0, solid=False)
     PLACES[scene.background](pen, Random(scene.detail), scene.light)
     shadow = 0.0 if scene.style == "sticker" else 0.2
     for thing in scene.things:
         foot = thing.y + thing.size * 0.485
         pen.ellipse(thing.x, foot, thing.size * 0.4, thing.size * 0.055, _SHADOW, alpha=shadow)
-    yield pen.rows, _Frame(0.0, 0.0, float(SIZE))
+    yield pen.rows, _Frame(0.0, 0.0, float(SIZE)), []
     rim, tone = RIMS.get(scene.background, 0.0), _MOONLIGHT
     if scene.style == "sticker":
         rim, tone = STICKER_RIM, _PAPER
@@ -147,8 +151,8 @@ def _parts(scene: Scene) -> Iterable[tuple[list[Row], _Frame]]:
             halo = [
                 (*row[:8], 0.0, rim, row[10], tone.ink, 0.0, *tone) for row in pen.rows if row[12]
             ]
-            yield halo, _Frame(frame.x, frame.y, frame.scale, frame.tilt, frame.mirror)
-        yield pen.rows, frame
+            yield halo, _Frame(frame.x, frame.y, frame.scale, frame.tilt, frame.mirror), []
+        yield pen.rows, frame, pen.worn
 
 
 def _frame(thing: Thing, index: int) -> _Frame:
@@ -166,7 +170,7 @@ def _frame(thing: Thing, index: int) -> _Frame:
 def _placed(
     local: NDArray[np.float64], frames: list[_Frame], lengths: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Move rows of the pen, [M, 22], into the picture, [M, 21]."""
+    """Move rows of the pen, [M, 22], into the picture, [M, 22] as of `COLUMNS`."""
     numbers = np.array([(f.x, f.y, f.scale, f.tilt, f.mirror, f.line, f.thing) for f in frames])
     x, y, scale, tilt, mirror, line, thing = np.repeat(numbers, lengths, axis=0).T
     cos, sin = np.cos(tilt) * scale, np.sin(tilt) * scale
@@ -187,6 +191,7 @@ def _placed(
     out[:, 18] = local[:, 19]
     out[:, 19] = np.where(mirror < 0, math.pi - local[:, 20], local[:, 20]) + tilt
     out[:, 20] = local[:, 21]
+    out[:, 21] = 0
     return out
 
 
