@@ -13,7 +13,8 @@ from compose.evaluate.generate import generate, load_adapters, use
 from compose.evaluate.judge import Judged, concept_demand, fixed, judge
 from compose.evaluate.sheets import Cell
 from compose.evaluate.statistics import Figure, Report
-from compose.world.captions import caption, concept_caption
+from compose.world.captions import caption
+from compose.world.concept_captions import concept_caption
 from compose.world.concepts import Concept, concept_scenes
 from compose.world.sampling import sample_scene
 from compose.world.scene import Scene

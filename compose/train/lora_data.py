@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from compose.errors import ConceptError
 from compose.train.lora_config import LoraConfig
-from compose.world.captions import caption, concept_caption, unknown_words
+from compose.world.captions import caption, unknown_words
+from compose.world.concept_captions import concept_caption
 from compose.world.concepts import Concept, concept_scenes
 from compose.world.renderer import render
 from compose.world.sampling import sample_scene

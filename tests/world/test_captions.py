@@ -16,13 +16,13 @@ from compose.world import relations as stand
 from compose.world.captions import (
     MAX_WORDS,
     caption,
-    concept_caption,
     openings,
     sentences,
     split_words,
     unknown_words,
     words,
 )
+from compose.world.concept_captions import concept_caption
 from compose.world.concepts import concept_scenes, shipped
 from compose.world.sampling import sample_scene
 from compose.world.scene import Scene, Thing
