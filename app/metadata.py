@@ -148,6 +148,8 @@ def infotext(recipe: Recipe) -> Infotext:
         "Steps": str(request.steps),
         "Sampler": _SAMPLERS.get(recipe.sampler, recipe.sampler.removesuffix("Scheduler")),
         "CFG scale": f"{request.guidance:g}" if request.guidance is not None else "",
+        "True CFG scale": f"{request.true_cfg:g}" if request.true_cfg is not None else "",
+        "Clip skip": str(request.clip_skip or ""),
         "Seed": str(request.seeds[0]),
         "Size": str(request.size or ""),
         "Model hash": recipe.fingerprint[:10],

@@ -54,6 +54,8 @@ def read_request(
     size: str | None,
     steps: int,
     guidance: float | None,
+    true_cfg: float | None = None,
+    clip_skip: int | None = None,
     scheduler: str | None,
     seeds: tuple[int, ...],
 ) -> Request:
@@ -75,6 +77,8 @@ def read_request(
         size=read_size(size),
         steps=steps,
         guidance=guidance,
+        true_cfg=true_cfg,
+        clip_skip=clip_skip,
         scheduler=scheduler,
         seeds=seeds,
     )

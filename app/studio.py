@@ -136,7 +136,7 @@ class Studio:
             digest: of its pixels.
         """
         family = self.composer.family
-        scheduler = family.schedule(request.steps, request.scheduler).scheduler
+        scheduler = family.schedule(request.steps, request.scheduler, request.size).scheduler
         return Recipe(
             request=request,
             model=self.setting.model,

@@ -111,6 +111,7 @@ class Composer:
         family = self.family
         size = request.size or family.default_size
         family.check_size(size)
+        family.check_guidance(request.guidance, request.true_cfg)
         guidance = family.guidance if request.guidance is None else request.guidance
         request = replace(request, size=size, guidance=guidance)
         loaded = [self._adapter(use) for use in request.adapters]
@@ -201,6 +202,8 @@ class Composer:
         return latents, run
 
     def _run(self, request: Request, adapters: AdapterSet, seeds: Sequence[int]) -> Run:
+        guidance = self.family.guidance if request.guidance is None else request.guidance
+        distilled = self.family.distilled
         return Run(
             family=self.family,
             adapters=adapters,
@@ -208,8 +211,10 @@ class Composer:
             text_weights=tuple(a.text_strength for a in request.adapters),
             prompts=(request.prompt,) * len(seeds),
             negatives=(request.negative,) * len(seeds),
-            guidance=self.family.guidance if request.guidance is None else request.guidance,
-            schedule=self.family.schedule(request.steps, request.scheduler),
+            guidance=request.true_cfg or 1.0 if distilled else guidance,
+            distilled_guidance=guidance if distilled else None,
+            clip_skip=request.clip_skip,
+            schedule=self.family.schedule(request.steps, request.scheduler, request.size),
             slots=self.slots,
             row_budget=self.row_budget,
         )

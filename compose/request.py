@@ -16,6 +16,7 @@ from compose.method import CompositionMethod
 from compose.types import Size
 
 MAX_SEED = 2**63 - 1
+MAX_CLIP_SKIP = 12
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ class Request:
         method: a composition method with its parameters.
         size: None for the size the model was trained at.
         steps: denoising steps.
-        guidance: classifier-free guidance scale; 1 or less turns it off; None for the model's own.
+        guidance: classifier-free guidance scale, where 1 or less turns it off; for a
+            guidance-distilled model (FLUX) the scale that it takes as an input. None for the
+            model's own.
+        true_cfg: classifier-free guidance scale of a guidance-distilled model; None or 1 for none.
+        clip_skip: which layer of the CLIP text encoders is read, counted from the end: 1 the last,
+            2 the one before; None for the model's own.
         scheduler: "ddim", "euler", "dpm++"; None for the model's own.
         seeds: one picture each.
 
@@ -70,15 +76,23 @@ class Request:
     size: Size | None = None
     steps: int = 20
     guidance: float | None = None
+    true_cfg: float | None = None
+    clip_skip: int | None = None
     scheduler: str | None = None
     seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
             raise RequestError(f"steps {self.steps} is out of range; expected 1 to 1000")
-        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
+        for what, scale in (("guidance", self.guidance), ("true_cfg", self.true_cfg)):
+            if scale is not None and not (math.isfinite(scale) and scale >= 0):
+                raise RequestError(
+                    f"{what} {scale} makes no sense; expected a number of at least 0"
+                )
+        if self.clip_skip is not None and not 1 <= self.clip_skip <= MAX_CLIP_SKIP:
             raise RequestError(
-                f"guidance {self.guidance} makes no sense; expected a number of at least 0"
+                f"clip_skip {self.clip_skip} is out of range; expected 1 (the last layer) to"
+                f" {MAX_CLIP_SKIP}"
             )
         if not self.seeds or any(not 0 <= s <= MAX_SEED for s in self.seeds):
             raise RequestError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from compose.adapters.adapter import AdapterSet
 from compose.gate import Gate
 from compose.slot import GateSlot
-from compose.types import Conditioning, Step
+from compose.types import Conditioning, Step, TextOptions
 
 if TYPE_CHECKING:
     from compose.models.family import Family, Schedule
@@ -83,7 +84,10 @@ class Run:
         adapters: K adapters, in the order of the request.
         weights, text_weights: [K] weights in the denoiser and in the text encoders.
         prompts, negatives: one of each for every image.
-        guidance: guidance scale.
+        guidance: scale of classifier-free guidance; 1 for none.
+        distilled_guidance: scale that a guidance-distilled model takes as an input; None for other
+            models.
+        clip_skip: as of `TextOptions`.
         schedule: this run's own scheduler.
         slots: component name to gate slot.
         row_budget: most rows of one denoiser call; None for no limit.
@@ -100,6 +104,8 @@ class Run:
     guidance: float
     schedule: Schedule
     slots: dict[str, GateSlot]
+    distilled_guidance: float | None = None
+    clip_skip: int | None = None
     row_budget: int | None = None
     state: Any = None
     calls: Calls = field(default_factory=Calls)
@@ -114,7 +120,13 @@ class Run:
     @property
     def guided(self) -> bool:
         """Whether there is a pass for the negative prompt."""
-        return self.guidance > 1.0 and not self.family.distilled
+        return self.guidance > 1.0
+
+    @cached_property
+    def text_options(self) -> TextOptions:
+        """How every prompt of the run is encoded."""
+        texts = {*self.prompts, *(self.negatives if self.guided else ())}
+        return TextOptions(self.clip_skip, self.family.windows(sorted(texts)))
 
     def scaled(self, shares: Sequence[float]) -> list[float]:
         """Denoiser weight [K] of every adapter times a share [K]."""
@@ -138,7 +150,7 @@ class Run:
         with ExitStack() as held:
             for name in self.family.text_names:
                 held.enter_context(self.slots[name].hold(gate))
-            return self.family.encode(prompts)
+            return self.family.encode(prompts, self.text_options)
 
     def guided_passes(
         self, label: str, gate: Gate, shares: Sequence[float], *, uncond: bool = True
@@ -215,7 +227,7 @@ class Run:
         names = tuple(p.name for p, a, b in group for _ in range(a, b))
         self.trace.append(CallRecord(step.index, names, tuple(map(tuple, gate.weight.tolist()))))
         with self.slots[self.family.denoiser_name].hold(gate, self.family.layout(rows)):
-            return self.family.predict(rows, step, conditioning)
+            return self.family.predict(rows, step, conditioning, self.distilled_guidance)
 
 
 def _stack(parts: Sequence[Conditioning], spans: Sequence[tuple[int, int]]) -> Conditioning:
@@ -226,4 +238,5 @@ def _stack(parts: Sequence[Conditioning], spans: Sequence[tuple[int, int]]) -> C
         n: torch.cat([c.extra[n][a:b] for c, (a, b) in zip(parts, spans, strict=True)])
         for n in names
     }
-    return Conditioning(embeds, extra)
+    tokens = tuple(t for c, (a, b) in zip(parts, spans, strict=True) for t in c.tokens[a:b])
+    return Conditioning(embeds, extra, tokens)

@@ -73,17 +73,50 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Token:
+    """Which characters of a prompt a text position stands for.
+
+    A family with several text encoders has several positions for one word.
+
+    Attributes:
+        position: on the T axis of the embeddings.
+        start, end: of the characters, end exclusive.
+    """
+
+    position: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How prompts are encoded.
+
+    Attributes:
+        clip_skip: which layer of the CLIP encoders is read, counted from the end as A1111 and
+            ComfyUI count: 1 the last, 2 the one before; None for the family's own.
+        windows: how many windows of a CLIP encoder the longest prompt of the run needs; all its
+            prompts are padded to the same number, so that they can share a batch.
+    """
+
+    clip_skip: int | None = None
+    windows: int = 1
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What the text says to the denoiser.
 
     Attributes:
         embeds: [rows, T, D] token embeddings.
-        extra: further named inputs of the family, each with a leading row axis (pooled embeddings,
-            time ids).
+        extra: further named inputs of the family, each with a leading row axis (pooled
+            embeddings).
+        tokens: for every row, which characters its text positions stand for.
     """
 
     embeds: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    tokens: tuple[tuple[Token, ...], ...] = ()
 
     @property
     def rows(self) -> int:

@@ -63,6 +63,18 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     "--steps", default=20, show_default=True, metavar="N", help="Denoising steps.", type=int
 )
 @click.option("--guidance", type=float, metavar="G", help="Guidance scale. [default: the model's]")
+@click.option(
+    "--true-cfg",
+    type=float,
+    metavar="G",
+    help="Classifier-free guidance for models whose guidance is distilled (FLUX). [default: none]",
+)
+@click.option(
+    "--clip-skip",
+    type=int,
+    metavar="N",
+    help="CLIP layer to read, from the end: 1 the last, 2 the one before. [default: the model's]",
+)
 @click.option("--seed", type=int, metavar="S", help="Seed of the noise. [default: a fresh one]")
 @click.option(
     "--count",
@@ -99,7 +111,7 @@ def generate(prompt: str, **flags: Any) -> None:
     from ..order import Setting, check_places, grid_columns, one_column, read_request
 
     seeds = read_seeds(flags["seed"], flags["count"])
-    names = ("negative", "loras", "size", "steps", "guidance", "scheduler")
+    names = ("negative", "loras", "size", "steps", "guidance", "true_cfg", "clip_skip", "scheduler")
     request = read_request(prompt, seeds=seeds, **{name: flags[name] for name in names})
     fields = read_fields(flags["fields"])
     grid = flags["grid"]

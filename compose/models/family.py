@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from compose.errors import RequestError, nearest
 from compose.models.card import ModelCard
 from compose.slot import TokenLayout
-from compose.types import Conditioning, Site, Size, Step
+from compose.types import Conditioning, Site, Size, Step, TextOptions
 
 SCHEDULERS: Mapping[str, Any] = {
     "ddim": DDIMScheduler,
@@ -81,12 +81,14 @@ class Family(ABC):
         denoiser_name: component name of the denoiser.
         text_names: component names of the text encoders.
         card: what the model says about itself.
+        schedulers: the solvers it can use, by the name that requests give.
     """
 
     name: ClassVar[str]
     denoiser_name: ClassVar[str]
     text_names: ClassVar[tuple[str, ...]]
     usual_guidance: ClassVar[float] = 7.5
+    schedulers: ClassVar[Mapping[str, Any]] = SCHEDULERS
 
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
@@ -122,7 +124,8 @@ class Family(ABC):
 
     @property
     def distilled(self) -> bool:
-        """Whether guidance is an input of the model, so that no unconditional pass exists."""
+        """Whether guidance was distilled into the model, so that a request's guidance is an input
+        of it (or nothing) and classifier-free guidance is `Request.true_cfg`."""
         return False
 
     @property
@@ -144,8 +147,13 @@ class Family(ABC):
         """Where the tokens of a call over latents [rows, C, H, W] lie."""
 
     @abstractmethod
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Prompts to conditioning, one row each. Runs under whatever gate the text slot holds."""
+    def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
+        """Prompts to conditioning, one row each. Runs under whatever gate the text slots hold."""
+
+    def windows(self, prompts: Sequence[str]) -> int:
+        """How many windows of a CLIP encoder the longest of some prompts needs."""
+        del prompts
+        return 1
 
     @abstractmethod
     def beyond_the_end(self, prompt: str) -> str:
@@ -158,14 +166,41 @@ class Family(ABC):
         """Initial noise, one row for every generator."""
 
     @abstractmethod
-    def predict(self, latents: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
-        """One denoiser call on scaled latents [rows, C, H, W]; returns the prediction of the same
-        shape.
+    def predict(
+        self,
+        latents: Tensor,
+        step: Step,
+        conditioning: Conditioning,
+        guidance: float | None = None,
+    ) -> Tensor:
+        """One denoiser call.
+
+        Args:
+            latents: scaled, [rows, C, H, W].
+            step: where the run stands.
+            conditioning: of as many rows.
+            guidance: scale that a guidance-distilled model takes as an input.
+
+        Returns:
+            The prediction, [rows, C, H, W].
         """
 
     @abstractmethod
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents to pictures."""
+
+    def check_guidance(self, guidance: float | None, true_cfg: float | None) -> None:
+        """Refuse guidance that the model does not have; arguments as of `Request`.
+
+        Raises:
+            RequestError: classifier-free guidance by the wrong name.
+        """
+        del guidance
+        if true_cfg is not None and not self.distilled:
+            raise RequestError(
+                f"true_cfg {true_cfg:g} was given, but the guidance of this model is not distilled;"
+                " expected guidance alone, so use --guidance"
+            )
 
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.
@@ -182,12 +217,13 @@ class Family(ABC):
                 f" for example {w}x{h}"
             )
 
-    def schedule(self, steps: int, name: str | None = None) -> Schedule:
+    def schedule(self, steps: int, name: str | None = None, size: Size | None = None) -> Schedule:
         """A fresh scheduler with its timesteps set.
 
         Args:
             steps: how many.
-            name: a key of `SCHEDULERS`; None takes the model's own.
+            name: a key of `schedulers`; None takes the model's own.
+            size: of the picture, for schedules that depend on it; None for the default size.
 
         Raises:
             RequestError: an unknown name.
@@ -195,12 +231,17 @@ class Family(ABC):
         own = self.pipe.scheduler
         if name is None:
             scheduler = copy.deepcopy(own)
-        elif name in SCHEDULERS:
-            scheduler = SCHEDULERS[name].from_config(own.config)
+        elif name in self.schedulers:
+            scheduler = self.schedulers[name].from_config(own.config)
         else:
-            raise RequestError(f"unknown scheduler {name!r}; {nearest(name, SCHEDULERS)}")
-        scheduler.set_timesteps(steps, device=self.device)
+            raise RequestError(f"unknown scheduler {name!r}; {nearest(name, self.schedulers)}")
+        self.set_timesteps(scheduler, steps, size or self.default_size)
         return Schedule(scheduler, scheduler.timesteps)
+
+    def set_timesteps(self, scheduler: Any, steps: int, size: Size) -> None:
+        """Lay a scheduler's steps out for a picture of some size."""
+        del size
+        scheduler.set_timesteps(steps, device=self.device)
 
     def noise(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
         """Gaussian noise [len(generators), *shape], each row from its own generator."""

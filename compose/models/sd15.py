@@ -15,7 +15,7 @@ from compose.errors import ModelError
 from compose.models.card import ModelCard
 from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
-from compose.types import Conditioning, Kind, Site, Size, Step, Stream
+from compose.types import Conditioning, Kind, Site, Size, Step, Stream, TextOptions
 
 _TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
 _VECTOR = re.compile(r"(^|\.)(time_embedding|class_embedding|add_embedding|time_emb_proj)(\.|$)")
@@ -93,8 +93,9 @@ class StableDiffusion15(Family):
     def layout(self, latents: Tensor) -> TokenLayout:
         return TokenLayout(latents.shape[-2], latents.shape[-1])
 
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        embeds, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, False)
+    def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
+        skip = None if options is None or options.clip_skip is None else options.clip_skip - 1
+        embeds, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, False, clip_skip=skip)
         return Conditioning(embeds)
 
     def beyond_the_end(self, prompt: str) -> str:
@@ -112,7 +113,14 @@ class StableDiffusion15(Family):
         noise: Tensor = self.noise(shape, generators) * schedule.scheduler.init_noise_sigma
         return noise
 
-    def predict(self, latents: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
+    def predict(
+        self,
+        latents: Tensor,
+        step: Step,
+        conditioning: Conditioning,
+        guidance: float | None = None,
+    ) -> Tensor:
+        del guidance
         out: Any = self.pipe.unet(
             latents, step.t, encoder_hidden_states=conditioning.embeds, return_dict=False
         )
