@@ -39,11 +39,13 @@ class Column:
         label: name of a method or of an adapter, or "base".
         request: the request.
         method: whether all adapters are combined; else it is there to compare with.
+        optional: left out, and said so, when the request cannot be carried out.
     """
 
     label: str
     request: Request
     method: bool = True
+    optional: bool = False
 
 
 def read_request(
@@ -149,7 +151,8 @@ def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> li
         RequestError: a field that none of the methods has, or a bad value.
     """
     names = [name.strip() for name in wanted.split(",") if name.strip()]
-    if wanted.strip() == "all":
+    everything = wanted.strip() == "all"
+    if everything:
         names = [n for n, m in methods().items() if _able(m.minimum, m.needs, request)]
     kinds = {name: method(name) for name in names}
     if not kinds:
@@ -166,7 +169,8 @@ def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> li
         columns.append(Column(_short(use.name), replace(request, adapters=(use,)), method=False))
     for name, kind in kinds.items():
         own = {field: value for field, value in fields.items() if field in known[name]}
-        columns.append(Column(name, replace(request, method=kind.parse(own))))
+        asked = replace(request, method=kind.parse(own))
+        columns.append(Column(name, asked, optional=everything))
     return columns
 
 

@@ -148,7 +148,8 @@ class CompositionMethod(ABC):
         source: address of the paper or code the method follows.
         order_free: whether the order of adapters makes no difference.
         minimum: least number of adapters it can work with.
-        needs: what it needs beside gates: "regions", "spans", "capture", "grad".
+        needs: what it needs beside gates: "prompt" (its words), "regions", "spans", "capture",
+            "grad".
     """
 
     name: ClassVar[str]

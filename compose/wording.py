@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 
 from compose.adapters.adapter import AdapterSet
+from compose.adapters.triggers import has_trigger
 from compose.models.family import Family
 from compose.request import Request
 from compose.world.captions import unknown_words
@@ -29,7 +29,7 @@ def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> 
         if family.card.words:
             yield from _unknown(what, text, family.card.words, adapters)
     for adapter in adapters:
-        if adapter.triggers and not any(_has(request.prompt, t) for t in adapter.triggers):
+        if adapter.triggers and not any(has_trigger(request.prompt, t) for t in adapter.triggers):
             wanted = " or ".join(repr(t) for t in adapter.triggers[:4])
             yield (
                 f"adapter {adapter.name}: its trigger {wanted} is not in the prompt, so it may"
@@ -45,11 +45,6 @@ def _unknown(what: str, text: str, known: Collection[str], adapters: AdapterSet)
             f"the embedded model never learned {_listed(unknown)} in the {what}; docs/world.md"
             " lists the words it knows"
         )
-
-
-def _has(prompt: str, trigger: str) -> bool:
-    """Whether a trigger stands in a prompt as words of its own."""
-    return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt, re.IGNORECASE) is not None
 
 
 def _listed(words: Iterable[str]) -> str:

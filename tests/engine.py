@@ -20,6 +20,8 @@ from compose.types import Size
 from tests.tiny import TEXT, random_adapter_file, tiny_pipeline
 
 SIZE = Size(48, 32)  # not square
+TRIGGERS = ("mochi", "biscuit", "sunvo")
+PROMPT = "mochi cat and biscuit dog, sunvo style"
 
 
 def composer(dtype: torch.dtype = torch.float32, **options: Any) -> Composer:
@@ -38,6 +40,7 @@ def files(
     for k, rank in enumerate(ranks):
         path = folder / f"a{k}.safetensors"
         how = {"rank": rank, "alpha": rank / (k + 1), "seed": k, "text": TEXT, **options}
+        how = {"trigger": TRIGGERS[k % len(TRIGGERS)], **how}
         random_adapter_file(path, layout=layout, **how)
         out.append(path)
     return out
@@ -54,7 +57,7 @@ def request(
         "seeds": (3,),
         "negative": "dog",
     }
-    return Request("cat and dog", adapters=uses, method=method, **{**defaults, **more})
+    return Request(PROMPT, adapters=uses, method=method, **{**defaults, **more})
 
 
 def latents(composer: Composer, asked: Request) -> torch.Tensor:

@@ -221,3 +221,13 @@ def test_a_grid_is_the_same_as_single_requests(generate: Run) -> None:
 def test_grid_all_leaves_out_what_cannot_run(generate: Run) -> None:
     data = parsed(generate("cat", "--grid", "all", "--json"))
     assert data["grid"]["columns"] == ["base", "merge"]
+
+
+def test_grid_all_says_which_methods_refuse(generate: Run) -> None:
+    with_word = parsed(generate(*ONE, "--grid", "all", "--json"))
+    assert "w_switch" in with_word["grid"]["columns"]
+    without = parsed(generate("a dog", "--lora", "tiny_one", "--grid", "all", "--json"))
+    assert "w_switch" not in without["grid"]["columns"]
+    assert any("w_switch is left out: " in text for text in without["warnings"])
+    alone = generate("a dog", "--lora", "tiny_one", "--grid", "w_switch")
+    assert alone.exit_code == 2 and "needs the trigger words" in alone.stderr
