@@ -82,6 +82,7 @@ class Family(ABC):
         text_names: component names of the text encoders.
         card: what the model says about itself.
         schedulers: the solvers it can use, by the name that requests give.
+        load_options: what its pipeline's `from_pretrained` is told beside folder and dtype.
     """
 
     name: ClassVar[str]
@@ -89,6 +90,7 @@ class Family(ABC):
     text_names: ClassVar[tuple[str, ...]]
     usual_guidance: ClassVar[float] = 7.5
     schedulers: ClassVar[Mapping[str, Any]] = SCHEDULERS
+    load_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
@@ -149,6 +151,11 @@ class Family(ABC):
     @abstractmethod
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
         """Prompts to conditioning, one row each. Runs under whatever gate the text slots hold."""
+
+    def unconditional(self, negatives: Sequence[str], encoded: Conditioning) -> Conditioning:
+        """What the denoiser gets for negative prompts, from what `encode` made of them."""
+        del negatives
+        return encoded
 
     def windows(self, prompts: Sequence[str]) -> int:
         """How many windows of a CLIP encoder the longest of some prompts needs."""
