@@ -196,6 +196,13 @@ class Family(ABC):
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents to pictures."""
 
+    def check_text_to_image(self) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Refuse parts that sites can be found in but that the denoising loop cannot drive.
+
+        Raises:
+            ModelError: a denoiser that takes more than latents, timestep and text.
+        """
+
     def check_guidance(self, guidance: float | None, true_cfg: float | None) -> None:
         """Refuse guidance that the model does not have; arguments as of `Request`.
 

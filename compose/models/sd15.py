@@ -10,11 +10,7 @@ from compose.types import Conditioning, TextOptions
 
 
 class StableDiffusion15(UNetFamily):
-    """Stable Diffusion 1.x and every pipeline of the same parts, such as the embedded model.
-
-    Raises:
-        ModelError: as of `UNetFamily`.
-    """
+    """Stable Diffusion 1.x and every pipeline of the same parts, such as the embedded model."""
 
     name: ClassVar[str] = "sd15"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder",)

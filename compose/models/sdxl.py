@@ -8,12 +8,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import ModelError
-from compose.models.card import ModelCard
 from compose.models.unet import UNetFamily
 from compose.types import Conditioning, TextOptions
 
@@ -33,17 +31,15 @@ class StableDiffusionXL(UNetFamily):
 
     Clip skip applies to both text encoders, for prompts and negative prompts alike, as in ComfyUI;
     the stock pipeline leaves negative prompts at the usual layer.
-
-    Raises:
-        ModelError: as of `UNetFamily`; a refiner; text encoders that do not fit.
     """
 
     name: ClassVar[str] = "sdxl"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
     usual_guidance: ClassVar[float] = 5.0
 
-    def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
-        super().__init__(pipe, card)
+    def check_text_to_image(self) -> None:
+        """Refuse also the refiner, and text encoders that do not fit."""
+        super().check_text_to_image()
         self._check_text_encoders()
         self._check_added()
 
