@@ -140,7 +140,10 @@ class Run:
         weights = tuple(w * s for w, s in zip(self.text_weights, shares, strict=True))
         touched = tuple(w if self._touches_text(k) else 0.0 for k, w in enumerate(weights))
         if touched not in self._texts:
-            uncond = self.encode(self.negatives, touched) if self.guided else None
+            uncond = None
+            if self.guided:
+                encoded = self.encode(self.negatives, touched)
+                uncond = self.family.unconditional(self.negatives, encoded)
             self._texts[touched] = Guided(self.encode(self.prompts, touched), uncond)
         return self._texts[touched]
 
@@ -148,8 +151,9 @@ class Run:
         """Encode prompts, one row each, with the adapters' text-encoder parts at weights [K]."""
         gate = Gate.all(weights).expand(len(prompts))
         with ExitStack() as held:
-            for name in self.family.text_names:
-                held.enter_context(self.slots[name].hold(gate))
+            for name, slot in self.slots.items():
+                if name in self.family.text_names:
+                    held.enter_context(slot.hold(gate))
             return self.family.encode(prompts, self.text_options)
 
     def guided_passes(

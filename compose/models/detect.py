@@ -6,17 +6,23 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from compose.errors import ModelError
 from compose.models.card import ModelCard, read_card
 from compose.models.family import Family
 from compose.models.sd15 import StableDiffusion15
+from compose.models.sdxl import StableDiffusionXL
 
 EMBEDDED = "embedded"
 _FAMILIES: tuple[tuple[type[DiffusionPipeline], type[Family]], ...] = (
     (StableDiffusionPipeline, StableDiffusion15),
+    (StableDiffusionXLPipeline, StableDiffusionXL),
 )
+_REFUSED = {
+    "StableDiffusionXLImg2ImgPipeline": "an image-to-image pipeline such as the SDXL refiner, not a"
+    " text-to-image base, so use the base that it refines",
+}
 
 
 def embedded_folder() -> Path:
@@ -28,13 +34,14 @@ def family_of(pipe: DiffusionPipeline, card: ModelCard | None = None) -> Family:
     """The family of a pipeline, with what the model says about itself.
 
     Raises:
-        ModelError: none that is supported.
+        ModelError: none that is supported, or parts that are not for text to image.
     """
     for pipeline, family in _FAMILIES:
         if type(pipe) is pipeline:
-            return family(pipe, card)
-    supported = ", ".join(p.__name__ for p, _ in _FAMILIES)
-    raise ModelError(f"a {type(pipe).__name__} is not supported; expected one of {supported}")
+            found = family(pipe, card)
+            found.check_text_to_image()
+            return found
+    raise _unsupported("was given", type(pipe).__name__)
 
 
 def model_folder(model: str) -> Path:
@@ -61,16 +68,26 @@ def model_folder(model: str) -> Path:
         raise ModelError(
             f"{index} is not a pipeline description: expected JSON with _class_name ({error})"
         ) from None
-    supported = [p.__name__ for p, _ in _FAMILIES]
-    if name not in supported:
-        raise ModelError(f"{folder} holds a {name}; expected one of {', '.join(supported)}")
+    if name not in [p.__name__ for p, _ in _FAMILIES]:
+        raise _unsupported(f"lies in {folder}", name)
     return folder
+
+
+def _unsupported(where: str, name: str) -> ModelError:
+    supported = ", ".join(p.__name__ for p, _ in _FAMILIES)
+    why = f" ({_REFUSED[name]})" if name in _REFUSED else ""
+    return ModelError(f"a {name}{why} {where}; expected one of {supported}")
+
+
+def _classes(folder: Path) -> tuple[type[DiffusionPipeline], type[Family]]:
+    """Pipeline and family of a folder that `model_folder` has found good."""
+    name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    return next(pair for pair in _FAMILIES if pair[0].__name__ == name)
 
 
 def family_name(folder: Path) -> str:
     """Name of the family of a folder that `model_folder` has found good."""
-    index = json.loads((folder / "model_index.json").read_text())
-    return {p.__name__: family.name for p, family in _FAMILIES}[index["_class_name"]]
+    return _classes(folder)[1].name
 
 
 def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
@@ -85,13 +102,10 @@ def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
         ModelError: missing, broken or of an unsupported family.
     """
     folder = model_folder(model)
+    pipeline, family = _classes(folder)
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            safety_checker=None,
-            requires_safety_checker=False,
+        pipe = pipeline.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, **family.load_options
         )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]

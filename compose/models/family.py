@@ -82,6 +82,7 @@ class Family(ABC):
         text_names: component names of the text encoders.
         card: what the model says about itself.
         schedulers: the solvers it can use, by the name that requests give.
+        load_options: what its pipeline's `from_pretrained` is told beside folder and dtype.
     """
 
     name: ClassVar[str]
@@ -89,6 +90,7 @@ class Family(ABC):
     text_names: ClassVar[tuple[str, ...]]
     usual_guidance: ClassVar[float] = 7.5
     schedulers: ClassVar[Mapping[str, Any]] = SCHEDULERS
+    load_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
@@ -150,6 +152,11 @@ class Family(ABC):
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
         """Prompts to conditioning, one row each. Runs under whatever gate the text slots hold."""
 
+    def unconditional(self, negatives: Sequence[str], encoded: Conditioning) -> Conditioning:
+        """What the denoiser gets for negative prompts, from what `encode` made of them."""
+        del negatives
+        return encoded
+
     def windows(self, prompts: Sequence[str]) -> int:
         """How many windows of a CLIP encoder the longest of some prompts needs."""
         del prompts
@@ -188,6 +195,13 @@ class Family(ABC):
     @abstractmethod
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents to pictures."""
+
+    def check_text_to_image(self) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Refuse parts that sites can be found in but that the denoising loop cannot drive.
+
+        Raises:
+            ModelError: a denoiser that takes more than latents, timestep and text.
+        """
 
     def check_guidance(self, guidance: float | None, true_cfg: float | None) -> None:
         """Refuse guidance that the model does not have; arguments as of `Request`.

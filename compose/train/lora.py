@@ -99,8 +99,11 @@ def load_pipeline(model: str | Path) -> StableDiffusionPipeline:
     """
     from diffusers import StableDiffusionPipeline
 
+    from compose.models.detect import family_name, model_folder
+
     folder = Path(model)
-    if not (folder / "model_index.json").is_file():
+    there = (folder / "model_index.json").is_file()
+    if not there or family_name(model_folder(str(folder))) != "sd15":
         raise ModelError(
             f"model {folder} was given, a folder of a Stable Diffusion 1.x pipeline is expected"
         )
