@@ -116,11 +116,13 @@ class Composer:
         request = replace(request, size=size, guidance=guidance)
         loaded = [self._adapter(use) for use in request.adapters]
         adapters = AdapterSet(tuple(a for a, _ in loaded))
-        request.method.check(self._run(request, adapters, request.seeds[:1]))
+        run = self._run(request, adapters, request.seeds[:1])
+        request.method.check(run)
         reports = tuple(r for _, r in loaded)
         warnings = (
             *_unmatched(adapters, reports),
             *wording_warnings(request, self.family, adapters),
+            *_unheard(run),
         )
         return Prepared(request, adapters, reports, warnings)
 
@@ -245,6 +247,12 @@ def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[s
             some = ", ".join(report.unmatched[:3])
             count = len(report.unmatched)
             yield f"adapter {adapter.name}: {count} of its keys fit nothing in this model ({some})"
+
+
+def _unheard(run: Run) -> Iterator[str]:
+    if any(run.negatives) and not run.guided:
+        scale = "--true-cfg" if run.family.distilled else "--guidance"
+        yield f"the negative prompt has no effect without guidance; give {scale} above 1"
 
 
 def _report(

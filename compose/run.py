@@ -149,7 +149,8 @@ class Run:
         gate = Gate.all(weights).expand(len(prompts))
         with ExitStack() as held:
             for name in self.family.text_names:
-                held.enter_context(self.slots[name].hold(gate))
+                if name in self.slots:  # a model may lack an encoder
+                    held.enter_context(self.slots[name].hold(gate))
             return self.family.encode(prompts, self.text_options)
 
     def guided_passes(

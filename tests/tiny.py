@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -50,7 +56,7 @@ TEXT = (
 )
 
 
-def _tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
     """Letters, and the words of `WORDS` built up letter by letter."""
     printable = [chr(code) for code in range(33, 127)]
     pieces = [*printable, *(p + "</w>" for p in printable)]
@@ -68,20 +74,21 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=POSITIONS)
 
 
-def _text_encoder(vocabulary: int, end: int) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=TEXT_WIDTH,
+def clip_config(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> CLIPTextConfig:
+    """A CLIP text encoder of two layers; what it projects is as wide as it is."""
+    end = tokenizer.eos_token_id
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=POSITIONS,
-        projection_dim=TEXT_WIDTH,
+        projection_dim=width,
         bos_token_id=end - 1,
         eos_token_id=end,
         pad_token_id=end,
     )
-    return CLIPTextModel(config)
 
 
 def _unet(linear_projection: bool) -> UNet2DConditionModel:
@@ -100,7 +107,8 @@ def _unet(linear_projection: bool) -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def tiny_vae(**more: Any) -> AutoencoderKL:
+    """A VAE that halves width and height once."""
     return AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -109,16 +117,20 @@ def _vae() -> AutoencoderKL:
         norm_num_groups=4,
         sample_size=2 * SIDE,
         scaling_factor=0.5,
+        **more,
     )
 
 
 @torch.no_grad()
-def _shake(model: nn.Module) -> None:
-    """Norms start as ones and zeros, which hides mistakes; give them weights of their own."""
+def finish(model: nn.Module) -> None:
+    """Make a model ready to use. Norms start as ones and zeros, which hides mistakes; they get
+    weights of their own.
+    """
     for module in model.modules():
-        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
-            module.weight.add_(0.3 * torch.randn_like(module.weight))
-            module.bias.add_(0.3 * torch.randn_like(module.bias))
+        if "Norm" in type(module).__name__:
+            for parameter in module.parameters(recurse=False):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    model.eval().requires_grad_(False)
 
 
 def tiny_pipeline(*, linear_projection: bool = False, seed: int = 0) -> StableDiffusionPipeline:
@@ -129,17 +141,16 @@ def tiny_pipeline(*, linear_projection: bool = False, seed: int = 0) -> StableDi
             of 1x1 convolutions.
         seed: of the weights. The global random state stays as it was.
     """
-    tokenizer = _tokenizer()
+    tokenizer = clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         models = {
-            "text_encoder": _text_encoder(len(tokenizer), tokenizer.eos_token_id),
+            "text_encoder": CLIPTextModel(clip_config(tokenizer)),
             "unet": _unet(linear_projection),
-            "vae": _vae(),
+            "vae": tiny_vae(),
         }
         for model in models.values():
-            _shake(model)
-            model.eval().requires_grad_(False)
+            finish(model)
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -197,17 +208,52 @@ def random_adapter_file(
         trigger: trigger word, written into the header as other trainers do.
         dtype: of the factors.
     """
-    pipe = tiny_pipeline(linear_projection=linear_projection)
+    header = dict(metadata or {})
+    if trigger is not None:
+        header["modelspec.trigger_phrase"] = trigger
+    return adapter_file(
+        path,
+        tiny_pipeline(linear_projection=linear_projection),
+        {"unet": unet, "text_encoder": text},
+        layout=layout,
+        rank=rank,
+        alpha=alpha,
+        seed=seed,
+        scale=scale,
+        metadata=header,
+        dtype=dtype,
+    )
+
+
+def adapter_file(
+    path: Path,
+    pipe: DiffusionPipeline,
+    sites: Mapping[str, Sequence[str]],
+    *,
+    layout: Layout = "diffusers",
+    rank: int = 3,
+    alpha: float | None = None,
+    seed: int = 1,
+    scale: float = 0.5,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write a LoRA of random factors that visibly changes what a pipeline draws.
+
+    Args:
+        path: where; ends in .safetensors.
+        pipe: whose modules it changes.
+        sites: component name to module paths.
+        layout, rank, alpha, seed, scale, metadata, dtype: as for `random_adapter_file`.
+    """
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-    for component, names in (("unet", unet), ("text_encoder", text)):
+    for component, names in sites.items():
         for name in names:
             module = getattr(pipe, component).get_submodule(name)
             down, up = _random_factors(module, rank, scale, generator)
             tensors |= _entries(component, name, down, up, layout, alpha)
     header = {"ss_output_name": path.stem, **(metadata or {})}
-    if trigger is not None:
-        header["modelspec.trigger_phrase"] = trigger
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({n: t.to(dtype).contiguous() for n, t in tensors.items()}, path, metadata=header)
     return path

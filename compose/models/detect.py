@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+)
 
 from compose.errors import ModelError
 from compose.models.card import ModelCard, read_card
 from compose.models.family import Family
+from compose.models.flux import Flux
+from compose.models.sd3 import StableDiffusion3
 from compose.models.sd15 import StableDiffusion15
 
 EMBEDDED = "embedded"
 _FAMILIES: tuple[tuple[type[DiffusionPipeline], type[Family]], ...] = (
     (StableDiffusionPipeline, StableDiffusion15),
+    (StableDiffusion3Pipeline, StableDiffusion3),
+    (FluxPipeline, Flux),
 )
 
 
@@ -85,14 +95,13 @@ def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
         ModelError: missing, broken or of an unsupported family.
     """
     folder = model_folder(model)
+    index = json.loads((folder / "model_index.json").read_text())
+    kind = {p.__name__: p for p, _ in _FAMILIES}[index["_class_name"]]
+    options: dict[str, Any] = {n: None for n, part in index.items() if part == [None, None]}
+    if kind is StableDiffusionPipeline:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
+        pipe = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(

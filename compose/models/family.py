@@ -55,7 +55,9 @@ class Schedule:
         return Step(index, len(self.timesteps), t, sigma)
 
     def scale(self, latents: Tensor, step: Step) -> Tensor:
-        """Latents as the denoiser wants them at a step."""
+        """Latents as the denoiser wants them at a step; flow matching takes them as they are."""
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return latents
         scaled: Tensor = self.scheduler.scale_model_input(latents, step.t)
         return scaled
 
@@ -234,7 +236,9 @@ class Family(ABC):
         elif name in self.schedulers:
             scheduler = self.schedulers[name].from_config(own.config)
         else:
-            raise RequestError(f"unknown scheduler {name!r}; {nearest(name, self.schedulers)}")
+            raise RequestError(
+                f"scheduler {name!r} is none of this model's; {nearest(name, self.schedulers)}"
+            )
         self.set_timesteps(scheduler, steps, size or self.default_size)
         return Schedule(scheduler, scheduler.timesteps)
 
@@ -250,3 +254,9 @@ class Family(ABC):
             full, generator=list(generators), device=self.device, dtype=self.dtype
         )
         return out
+
+
+def cut_off(tokenizer: Any, prompt: str, most: int) -> str:
+    """The end of a prompt that an encoder of `most` tokens, the last one an end mark, cuts off."""
+    ids = tokenizer(prompt, truncation=False)["input_ids"]
+    return str(tokenizer.decode(ids[most - 1 : -1])).strip() if len(ids) > most else ""
