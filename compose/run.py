@@ -148,9 +148,9 @@ class Run:
         """Encode prompts, one row each, with the adapters' text-encoder parts at weights [K]."""
         gate = Gate.all(weights).expand(len(prompts))
         with ExitStack() as held:
-            for name in self.family.text_names:
-                if name in self.slots:  # a model may lack an encoder
-                    held.enter_context(self.slots[name].hold(gate))
+            for name, slot in self.slots.items():
+                if name in self.family.text_names:
+                    held.enter_context(slot.hold(gate))
             return self.family.encode(prompts, self.text_options)
 
     def guided_passes(

@@ -55,8 +55,15 @@ TEXT = (
     "encoder.layers.1.mlp.fc1",
 )
 
+_KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+_KOHYA_XL = {
+    **_KOHYA,
+    "text_encoder": "lora_te1_text_model_",
+    "text_encoder_2": "lora_te2_text_model_",
+}
 
-def clip_tokenizer() -> CLIPTokenizer:
+
+def clip_tokenizer(**options: str) -> CLIPTokenizer:
     """Letters, and the words of `WORDS` built up letter by letter."""
     printable = [chr(code) for code in range(33, 127)]
     pieces = [*printable, *(p + "</w>" for p in printable)]
@@ -71,23 +78,25 @@ def clip_tokenizer() -> CLIPTokenizer:
                 merges.append(pair)
     pieces += ["".join(pair) for pair in merges]
     vocab = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, START, END]))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=POSITIONS)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=POSITIONS, **options)
 
 
-def clip_config(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> CLIPTextConfig:
-    """A CLIP text encoder of two layers; what it projects is as wide as it is."""
-    end = tokenizer.eos_token_id
+def clip_config(tokenizer: CLIPTokenizer, **changed: Any) -> CLIPTextConfig:
+    """Of a small text encoder."""
+    sizes: dict[str, Any] = {
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "projection_dim": TEXT_WIDTH,
+    }
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
         max_position_embeddings=POSITIONS,
-        projection_dim=width,
-        bos_token_id=end - 1,
-        eos_token_id=end,
-        pad_token_id=end,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **{**sizes, **changed},
     )
 
 
@@ -107,8 +116,8 @@ def _unet(linear_projection: bool) -> UNet2DConditionModel:
     )
 
 
-def tiny_vae(**more: Any) -> AutoencoderKL:
-    """A VAE that halves width and height once."""
+def small_vae(**more: Any) -> AutoencoderKL:
+    """Latents of half the width and height of pictures."""
     return AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -122,15 +131,27 @@ def tiny_vae(**more: Any) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def finish(model: nn.Module) -> None:
-    """Make a model ready to use. Norms start as ones and zeros, which hides mistakes; they get
+def settle(model: nn.Module) -> None:
+    """Make a fresh model ready. Norms start as ones and zeros, which hides mistakes; they get
     weights of their own.
     """
+    model.eval().requires_grad_(False)
     for module in model.modules():
         if "Norm" in type(module).__name__:
             for parameter in module.parameters(recurse=False):
                 parameter.add_(0.3 * torch.randn_like(parameter))
-    model.eval().requires_grad_(False)
+
+
+def ddim() -> DDIMScheduler:
+    """The scheduler that pipelines come with."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 def tiny_pipeline(*, linear_projection: bool = False, seed: int = 0) -> StableDiffusionPipeline:
@@ -147,22 +168,14 @@ def tiny_pipeline(*, linear_projection: bool = False, seed: int = 0) -> StableDi
         models = {
             "text_encoder": CLIPTextModel(clip_config(tokenizer)),
             "unet": _unet(linear_projection),
-            "vae": tiny_vae(),
+            "vae": small_vae(),
         }
         for model in models.values():
-            finish(model)
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+            settle(model)
     pipe = StableDiffusionPipeline(
         **models,
         tokenizer=tokenizer,
-        scheduler=scheduler,
+        scheduler=ddim(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -191,8 +204,10 @@ def random_adapter_file(
     metadata: Mapping[str, str] | None = None,
     trigger: str | None = None,
     dtype: torch.dtype = torch.float32,
+    pipe: DiffusionPipeline | None = None,
+    modules: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
-    """Write a LoRA of random factors that visibly changes what `tiny_pipeline` draws.
+    """Write a LoRA of random factors that visibly changes what a tiny pipeline draws.
 
     Args:
         path: where; ends in .safetensors.
@@ -207,53 +222,26 @@ def random_adapter_file(
         metadata: texts for the header.
         trigger: trigger word, written into the header as other trainers do.
         dtype: of the factors.
+        pipe: which pipeline it is for; None for `tiny_pipeline`.
+        modules: component to module paths, in place of `unet` and `text`.
     """
-    header = dict(metadata or {})
-    if trigger is not None:
-        header["modelspec.trigger_phrase"] = trigger
-    return adapter_file(
-        path,
-        tiny_pipeline(linear_projection=linear_projection),
-        {"unet": unet, "text_encoder": text},
-        layout=layout,
-        rank=rank,
-        alpha=alpha,
-        seed=seed,
-        scale=scale,
-        metadata=header,
-        dtype=dtype,
-    )
-
-
-def adapter_file(
-    path: Path,
-    pipe: DiffusionPipeline,
-    sites: Mapping[str, Sequence[str]],
-    *,
-    layout: Layout = "diffusers",
-    rank: int = 3,
-    alpha: float | None = None,
-    seed: int = 1,
-    scale: float = 0.5,
-    metadata: Mapping[str, str] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Path:
-    """Write a LoRA of random factors that visibly changes what a pipeline draws.
-
-    Args:
-        path: where; ends in .safetensors.
-        pipe: whose modules it changes.
-        sites: component name to module paths.
-        layout, rank, alpha, seed, scale, metadata, dtype: as for `random_adapter_file`.
-    """
+    pipe = pipe or tiny_pipeline(linear_projection=linear_projection)
+    prefixes = _KOHYA_XL if hasattr(pipe, "text_encoder_2") else _KOHYA
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-    for component, names in sites.items():
+    for component, names in (modules or {"unet": unet, "text_encoder": text}).items():
         for name in names:
             module = getattr(pipe, component).get_submodule(name)
             down, up = _random_factors(module, rank, scale, generator)
-            tensors |= _entries(component, name, down, up, layout, alpha)
+            if layout == "kohya":
+                key = prefixes[component] + name.removeprefix("text_model.").replace(".", "_")
+                tensors |= _kohya_entries(key, down, up, alpha)
+            else:
+                key = f"{component}.{name}"
+                tensors |= {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
     header = {"ss_output_name": path.stem, **(metadata or {})}
+    if trigger is not None:
+        header["modelspec.trigger_phrase"] = trigger
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({n: t.to(dtype).contiguous() for n, t in tensors.items()}, path, metadata=header)
     return path
@@ -270,15 +258,6 @@ def _random_factors(
     return down, (up * size).reshape(*up.shape, *(1,) * (weight.ndim - 2))
 
 
-def _entries(
-    component: str, name: str, down: Tensor, up: Tensor, layout: Layout, alpha: float | None
-) -> dict[str, Tensor]:
-    if layout == "diffusers":
-        key = f"{component}.{name}"
-        return {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
-    if component == "unet":
-        key = "lora_unet_" + name.replace(".", "_")
-    else:
-        key = "lora_te_text_model_" + name.replace(".", "_")
+def _kohya_entries(key: str, down: Tensor, up: Tensor, alpha: float | None) -> dict[str, Tensor]:
     found = {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
     return found if alpha is None else {**found, f"{key}.alpha": torch.tensor(float(alpha))}

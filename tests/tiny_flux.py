@@ -6,7 +6,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from transformers import CLIPTextModel
 
-from tests.tiny import TEXT, TEXT_WIDTH, clip_config, clip_tokenizer, finish, tiny_vae
+from tests.tiny import TEXT, TEXT_WIDTH, clip_config, clip_tokenizer, settle, small_vae
 from tests.tiny_t5 import T5, T5_WIDTH, t5_encoder, t5_tokenizer
 
 SITES = {
@@ -60,10 +60,10 @@ def tiny_flux(*, schnell: bool = False, seed: int = 0) -> FluxPipeline:
                 guidance_embeds=not schnell,
                 axes_dims_rope=(4, 6, 6),
             ),
-            "vae": tiny_vae(shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+            "vae": small_vae(shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
         }
         for model in models.values():
-            finish(model)
+            settle(model)
     shift = {"shift": 1.0} if schnell else {"shift": 3.0, "use_dynamic_shifting": True}
     pipe = FluxPipeline(
         **models,

@@ -8,9 +8,9 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from tests.tiny import clip_config, clip_tokenizer, finish, tiny_vae
+from tests.tiny import clip_config, clip_tokenizer, settle, small_vae
 from tests.tiny_t5 import T5, T5_WIDTH, t5_encoder, t5_tokenizer
 
 WIDTHS = (16, 12)
@@ -63,14 +63,14 @@ def tiny_sd3(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         models = {
-            "text_encoder": CLIPTextModelWithProjection(clip_config(clip, WIDTHS[0])),
-            "text_encoder_2": CLIPTextModelWithProjection(clip_config(clip, WIDTHS[1])),
+            "text_encoder": _clip(clip, WIDTHS[0]),
+            "text_encoder_2": _clip(clip, WIDTHS[1]),
             "text_encoder_3": t5_encoder(long),
             "transformer": _transformer(medium),
-            "vae": tiny_vae(shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+            "vae": small_vae(shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
         }
         for model in models.values():
-            finish(model)
+            settle(model)
     pipe = StableDiffusion3Pipeline(
         **models | ({} if t5 else {"text_encoder_3": None}),
         tokenizer=clip,
@@ -80,6 +80,11 @@ def tiny_sd3(
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _clip(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
+    config = clip_config(tokenizer, hidden_size=width, projection_dim=width)
+    return CLIPTextModelWithProjection(config)
 
 
 def _transformer(medium: bool) -> SD3Transformer2DModel:

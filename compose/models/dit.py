@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import ModelError
-from compose.models.card import ModelCard
-from compose.models.family import Family, Schedule, cut_off
+from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
 from compose.types import Kind, Site, Size, Stream
 
@@ -34,9 +33,6 @@ class JointTransformer(Family):
         blocks: name of a list of blocks in the transformer to how its blocks are called, which
             gives "joint.5".
         text_first: order of a sequence that joins text and image.
-
-    Raises:
-        ModelError: a checkpoint that takes more than noise and text, or a foreign scheduler.
     """
 
     denoiser_name: ClassVar[str] = "transformer"
@@ -44,8 +40,12 @@ class JointTransformer(Family):
     blocks: ClassVar[Mapping[str, str]]
     text_first: ClassVar[bool]
 
-    def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
-        super().__init__(pipe, card)
+    def check_text_to_image(self) -> None:
+        """Refuse a transformer that takes more than noise and text, and a foreign scheduler.
+
+        Raises:
+            ModelError: either.
+        """
         given = self.pipe.vae.config.latent_channels
         if self.channels != given:
             raise ModelError(
@@ -98,7 +98,7 @@ class JointTransformer(Family):
         return TokenLayout(height // self.patch, width // self.patch, self.text_first)
 
     def beyond_the_end(self, prompt: str) -> str:
-        return min((cut_off(reader, prompt, most) for reader, most in self.readers), key=len)
+        return min((_cut_off(reader, prompt, most) for reader, most in self.readers), key=len)
 
     def set_timesteps(self, scheduler: Any, steps: int, size: Size) -> None:
         """Lay the steps out; a scheduler with dynamic shifting spends more of them at high noise
@@ -145,3 +145,9 @@ def _stream(path: str) -> Stream:
     if _TEXT.search(path):
         return "text"
     return "joint" if _JOINT.match(path) else "image"
+
+
+def _cut_off(tokenizer: Any, prompt: str, most: int) -> str:
+    """The end of a prompt that an encoder of `most` tokens, the last one an end mark, cuts off."""
+    ids = tokenizer(prompt, truncation=False)["input_ids"]
+    return str(tokenizer.decode(ids[most - 1 : -1])).strip() if len(ids) > most else ""

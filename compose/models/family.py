@@ -191,6 +191,13 @@ class Family(ABC):
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents to pictures."""
 
+    def check_text_to_image(self) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Refuse parts that sites can be found in but that the denoising loop cannot drive.
+
+        Raises:
+            ModelError: a denoiser that takes more than latents, timestep and text.
+        """
+
     def check_guidance(self, guidance: float | None, true_cfg: float | None) -> None:
         """Refuse guidance that the model does not have; arguments as of `Request`.
 
@@ -203,6 +210,13 @@ class Family(ABC):
                 f"true_cfg {true_cfg:g} was given, but the guidance of this model is not distilled;"
                 " expected guidance alone, so use --guidance"
             )
+
+    def check_clip_skip(self, clip_skip: int | None) -> None:  # noqa: B027 - see Flux
+        """Refuse a layer that a CLIP text encoder does not have; `clip_skip` as of `TextOptions`.
+
+        Raises:
+            RequestError: no layer of CLIP is read.
+        """
 
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.
@@ -254,9 +268,3 @@ class Family(ABC):
             full, generator=list(generators), device=self.device, dtype=self.dtype
         )
         return out
-
-
-def cut_off(tokenizer: Any, prompt: str, most: int) -> str:
-    """The end of a prompt that an encoder of `most` tokens, the last one an end mark, cuts off."""
-    ids = tokenizer(prompt, truncation=False)["input_ids"]
-    return str(tokenizer.decode(ids[most - 1 : -1])).strip() if len(ids) > most else ""

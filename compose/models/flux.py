@@ -76,12 +76,15 @@ class Flux(JointTransformer):
                 " scale; expected none, so leave it out or use --true-cfg"
             )
 
-    def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
-        if options is not None and options.clip_skip is not None:
+    def check_clip_skip(self, clip_skip: int | None) -> None:
+        if clip_skip is not None:
             raise RequestError(
-                f"clip_skip {options.clip_skip} was given, but FLUX reads no layer of CLIP, only"
-                " its summary of the prompt; expected none, so leave it out"
+                f"clip_skip {clip_skip} was given, but FLUX reads no layer of CLIP, only its"
+                " summary of the prompt; expected none, so leave it out"
             )
+
+    def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
+        del options  # CLIP has one window and no layers to choose from
         embeds, pooled, _ = self.pipe.encode_prompt(
             list(prompts), None, self.device, max_sequence_length=self._t5_tokens
         )
@@ -98,7 +101,7 @@ class Flux(JointTransformer):
         packed = functional.pixel_unshuffle(latents, self.patch)  # [rows, 4 C, h, w]
         height, width = packed.shape[-2:]
         out: Any = self.pipe.transformer(
-            hidden_states=packed.flatten(2).transpose(1, 2).contiguous(),
+            hidden_states=packed.flatten(2).transpose(1, 2).contiguous(),  # strides change rounding
             timestep=step.t.expand(rows).to(latents.dtype) / 1000,
             guidance=self._scale(guidance, rows),
             encoder_hidden_states=conditioning.embeds,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compose.errors import ModelError
 from compose.models.card import ModelCard
-from compose.models.family import Family, Schedule, cut_off
+from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
 from compose.types import Conditioning, Kind, Site, Size, Step, Stream, TextOptions
 
@@ -99,7 +99,11 @@ class StableDiffusion15(Family):
         return Conditioning(embeds)
 
     def beyond_the_end(self, prompt: str) -> str:
-        return cut_off(self.pipe.tokenizer, prompt, self.pipe.tokenizer.model_max_length)
+        tokenizer = self.pipe.tokenizer
+        ids = tokenizer(prompt, truncation=False)["input_ids"]
+        if len(ids) <= tokenizer.model_max_length:
+            return ""
+        return str(tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])).strip()
 
     def latents(
         self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]

@@ -18,7 +18,7 @@ from compose.fusion.merge import Merge
 from compose.models.detect import family_of
 from compose.request import Request
 from tests import engine, tiny_flux, tiny_sd3
-from tests.tiny import adapter_file
+from tests.tiny import random_adapter_file
 
 PEFT = ("transformer", "text_encoder", "text_encoder_2")
 """Components whose adapters the stock pipelines load; FLUX only the first two."""
@@ -50,7 +50,14 @@ class Model:
         pipe = self.build()
         chosen = {n: paths for n, paths in self.sites.items() if only is None or n in only}
         return [
-            adapter_file(folder / f"a{k}.safetensors", pipe, chosen, rank=rank, seed=k)
+            random_adapter_file(
+                folder / f"a{k}.safetensors",
+                layout="diffusers",
+                rank=rank,
+                seed=k,
+                pipe=pipe,
+                modules=chosen,
+            )
             for k, rank in enumerate(ranks)
         ]
 

@@ -99,17 +99,12 @@ def test_steps_follow_the_size_in_dev_and_not_in_schnell() -> None:
         (False, {"scheduler": "ddim"}, "'ddim' is none of this model's; known: euler"),
         (False, {"scheduler": "heun"}, "none of this model's"),
         (False, {"size": Size(30, 32)}, "multiples of 4"),
+        (False, {"clip_skip": 2}, "clip_skip 2 was given"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused(schnell, more, says) -> None:
     with pytest.raises(RequestError, match=says):
         composer(schnell=schnell).prepare(ask(**more))
-
-
-def test_clip_skip_is_refused() -> None:
-    engine = composer()
-    with pytest.raises(RequestError, match="clip_skip 2 was given"):
-        engine.generate(ask(clip_skip=2))
 
 
 def test_checkpoints_of_another_kind_are_refused_with_a_reason() -> None:
