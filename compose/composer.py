@@ -106,21 +106,24 @@ class Composer:
 
         Raises:
             AdapterError: an adapter is unknown, broken or made for another base.
-            RequestError: size, scheduler or method do not fit.
+            RequestError: size, clip skip, scheduler or method do not fit.
         """
         family = self.family
         size = request.size or family.default_size
         family.check_size(size)
         family.check_guidance(request.guidance, request.true_cfg)
+        family.check_clip_skip(request.clip_skip)
         guidance = family.guidance if request.guidance is None else request.guidance
         request = replace(request, size=size, guidance=guidance)
         loaded = [self._adapter(use) for use in request.adapters]
         adapters = AdapterSet(tuple(a for a, _ in loaded))
-        request.method.check(self._run(request, adapters, request.seeds[:1]))
+        run = self._run(request, adapters, request.seeds[:1])
+        request.method.check(run)
         reports = tuple(r for _, r in loaded)
         warnings = (
             *_unmatched(adapters, reports),
             *wording_warnings(request, self.family, adapters),
+            *_unheard(run),
         )
         return Prepared(request, adapters, reports, warnings)
 
@@ -245,6 +248,12 @@ def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[s
             some = ", ".join(report.unmatched[:3])
             count = len(report.unmatched)
             yield f"adapter {adapter.name}: {count} of its keys fit nothing in this model ({some})"
+
+
+def _unheard(run: Run) -> Iterator[str]:
+    if any(run.negatives) and not run.guided:
+        scale = "--true-cfg" if run.family.distilled else "--guidance"
+        yield f"the negative prompt has no effect without guidance; give {scale} above 1"
 
 
 def _report(

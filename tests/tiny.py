@@ -116,7 +116,7 @@ def _unet(linear_projection: bool) -> UNet2DConditionModel:
     )
 
 
-def small_vae() -> AutoencoderKL:
+def small_vae(**more: Any) -> AutoencoderKL:
     """Latents of half the width and height of pictures."""
     return AutoencoderKL(
         block_out_channels=(8, 16),
@@ -126,6 +126,7 @@ def small_vae() -> AutoencoderKL:
         norm_num_groups=4,
         sample_size=2 * SIDE,
         scaling_factor=0.5,
+        **more,
     )
 
 
@@ -136,9 +137,9 @@ def settle(model: nn.Module) -> None:
     """
     model.eval().requires_grad_(False)
     for module in model.modules():
-        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
-            module.weight.add_(0.3 * torch.randn_like(module.weight))
-            module.bias.add_(0.3 * torch.randn_like(module.bias))
+        if "Norm" in type(module).__name__:
+            for parameter in module.parameters(recurse=False):
+                parameter.add_(0.3 * torch.randn_like(parameter))
 
 
 def ddim() -> DDIMScheduler:

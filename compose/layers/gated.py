@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compose.adapters.adapter import Stacked
 from compose.errors import AdapterMismatchError
+from compose.gate import Gate
 from compose.kernels.gated_lora import gated_lora, gated_lora_conv2d
 from compose.slot import GateSlot
 from compose.types import Site
@@ -56,6 +57,12 @@ class GatedLoraLayer(nn.Module, ABC):
         active = tuple(k for k in gate.active if self.ranks[k])
         if not active:
             return y
+        if x.ndim == 2:  # a vector is one token, so that routers and combiners see the same axes
+            return self._changed(x[:, None], y[:, None], gate, active)[:, 0]
+        return self._changed(x, y, gate, active)
+
+    def _changed(self, x: Tensor, y: Tensor, gate: Gate, active: tuple[int, ...]) -> Tensor:
+        """The base's output `y` with the changes of the active adapters."""
         weights = self.slot.resolve(self.site, x)  # [rows, 1 | n, K]
         if gate.combiner is None:
             return y + self._product(x, weights, active)
@@ -104,8 +111,6 @@ class GatedLoraLinear(GatedLoraLayer):
     def _kernel(
         self, x: Tensor, down: Tensor, up: Tensor, weights: Tensor, index: Tensor
     ) -> Tensor:
-        if x.ndim == 2:
-            return gated_lora(x[:, None], down, up, weights, index)[:, 0]
         return gated_lora(x, down, up, weights, index)
 
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    DiffusionPipeline,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from compose.errors import ModelError
 from compose.models.card import ModelCard, read_card
 from compose.models.family import Family
+from compose.models.flux import Flux
+from compose.models.sd3 import StableDiffusion3
 from compose.models.sd15 import StableDiffusion15
 from compose.models.sdxl import StableDiffusionXL
 
@@ -18,6 +27,8 @@ EMBEDDED = "embedded"
 _FAMILIES: tuple[tuple[type[DiffusionPipeline], type[Family]], ...] = (
     (StableDiffusionPipeline, StableDiffusion15),
     (StableDiffusionXLPipeline, StableDiffusionXL),
+    (StableDiffusion3Pipeline, StableDiffusion3),
+    (FluxPipeline, Flux),
 )
 _REFUSED = {
     "StableDiffusionXLImg2ImgPipeline": "an image-to-image pipeline such as the SDXL refiner, not a"
@@ -103,9 +114,11 @@ def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
     """
     folder = model_folder(model)
     pipeline, family = _classes(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    absent: dict[str, Any] = {name: None for name, part in index.items() if part == [None, None]}
     try:
         pipe = pipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, **family.load_options
+            folder, dtype=dtype, local_files_only=True, **{**absent, **family.load_options}
         )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]

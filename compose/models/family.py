@@ -55,7 +55,9 @@ class Schedule:
         return Step(index, len(self.timesteps), t, sigma)
 
     def scale(self, latents: Tensor, step: Step) -> Tensor:
-        """Latents as the denoiser wants them at a step."""
+        """Latents as the denoiser wants them at a step; flow matching takes them as they are."""
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return latents
         scaled: Tensor = self.scheduler.scale_model_input(latents, step.t)
         return scaled
 
@@ -216,6 +218,13 @@ class Family(ABC):
                 " expected guidance alone, so use --guidance"
             )
 
+    def check_clip_skip(self, clip_skip: int | None) -> None:  # noqa: B027 - see Flux
+        """Refuse a layer that a CLIP text encoder does not have; `clip_skip` as of `TextOptions`.
+
+        Raises:
+            RequestError: no layer of CLIP is read.
+        """
+
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.
 
@@ -248,7 +257,9 @@ class Family(ABC):
         elif name in self.schedulers:
             scheduler = self.schedulers[name].from_config(own.config)
         else:
-            raise RequestError(f"unknown scheduler {name!r}; {nearest(name, self.schedulers)}")
+            raise RequestError(
+                f"scheduler {name!r} is none of this model's; {nearest(name, self.schedulers)}"
+            )
         self.set_timesteps(scheduler, steps, size or self.default_size)
         return Schedule(scheduler, scheduler.timesteps)
 
