@@ -106,12 +106,13 @@ class Composer:
 
         Raises:
             AdapterError: an adapter is unknown, broken or made for another base.
-            RequestError: size, scheduler or method do not fit.
+            RequestError: size, clip skip, scheduler or method do not fit.
         """
         family = self.family
         size = request.size or family.default_size
         family.check_size(size)
         family.check_guidance(request.guidance, request.true_cfg)
+        family.check_clip_skip(request.clip_skip)
         guidance = family.guidance if request.guidance is None else request.guidance
         request = replace(request, size=size, guidance=guidance)
         loaded = [self._adapter(use) for use in request.adapters]

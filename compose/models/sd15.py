@@ -15,6 +15,8 @@ from compose.errors import ModelError
 from compose.models.card import ModelCard
 from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
+from compose.text.encoding import encode_clip
+from compose.text.windows import windowed, windows_needed
 from compose.types import Conditioning, Kind, Site, Size, Step, Stream, TextOptions
 
 _TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
@@ -94,16 +96,18 @@ class StableDiffusion15(Family):
         return TokenLayout(latents.shape[-2], latents.shape[-1])
 
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
-        skip = None if options is None or options.clip_skip is None else options.clip_skip - 1
-        embeds, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, False, clip_skip=skip)
-        return Conditioning(embeds)
+        options = options or TextOptions(windows=self.windows(prompts))
+        windows = windowed(prompts, self.pipe.tokenizer, options.windows)
+        layer = options.clip_skip or 1
+        text = encode_clip(self.pipe.text_encoder, windows, self.device, layer=layer, normed=True)
+        return Conditioning(text.embeds, tokens=text.tokens)
+
+    def windows(self, prompts: Sequence[str]) -> int:
+        return windows_needed(prompts, self.pipe.tokenizer)
 
     def beyond_the_end(self, prompt: str) -> str:
-        tokenizer = self.pipe.tokenizer
-        ids = tokenizer(prompt, truncation=False)["input_ids"]
-        if len(ids) <= tokenizer.model_max_length:
-            return ""
-        return str(tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])).strip()
+        del prompt  # as many windows as it needs
+        return ""
 
     def latents(
         self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
