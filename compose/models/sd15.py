@@ -27,6 +27,9 @@ _BLOCK = re.compile(r"^(down|up)_blocks\.(\d+)\.(?:(\w+?)s?\.)?")
 class StableDiffusion15(Family):
     """Stable Diffusion 1.x and every pipeline of the same parts, such as the embedded model.
 
+    Clip skip applies to prompts and negative prompts alike, as in A1111 and ComfyUI; the stock
+    pipeline leaves negative prompts at the last layer.
+
     Raises:
         ModelError: an inpainting UNet or a UNet that takes the guidance scale as an input.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compose.adapters.triggers import has_trigger, without_triggers
@@ -84,6 +84,7 @@ letters = st.sampled_from("aAzé日ß😀.,:;()[]\\!?'&123 \t") | st.characters(
 
 
 @pytest.mark.parametrize("tokenizer", [CLIP, T5, WORLD])
+@settings(deadline=None)
 @given(prompt=st.text(letters, max_size=30))
 def test_tokens_cover_every_letter_of_the_text_in_order(tokenizer, prompt) -> None:
     try:
@@ -99,6 +100,7 @@ def test_tokens_cover_every_letter_of_the_text_in_order(tokenizer, prompt) -> No
 
 
 @pytest.mark.parametrize("tokenizer", [CLIP, T5, WORLD])
+@settings(deadline=None)
 @given(
     before=st.lists(st.sampled_from(["a", "red", "(cat:1.2)", "xyz,", "BREAK"]), max_size=40),
     phrase=st.sampled_from(["mochi", "zzyq cat", "sunvo style", "é7"]),

@@ -117,7 +117,7 @@ def test_tags_of_adapters_are_taken_out_first(prompt: str, fragments: list[objec
     assert read(parse_prompt(prompt).text) == [fragments]
 
 
-SIGNS = re.compile(r"(\s*(BREAK|\\(?=[()\[\]])|[()\[\]]|:\s*[+\-0-9.,eE]+\s*(?=[)\]])))*\s*")
+SIGNS = re.compile(r"(\s*(BREAK|\\$|[()\[\]]|:\s*[+\-0-9.,eE]+\s*(?=[)\]])))*\s*")
 
 
 @given(st.text(st.sampled_from("ab ,.:()[]\\123|-BREAK") | st.characters()) | st.text())
@@ -131,6 +131,7 @@ def test_any_text_is_parsed_or_refused(prompt: str) -> None:
     for f in fragments:
         assert end <= f.start < f.end and f.text == prompt[f.start : f.end]
         assert SIGNS.fullmatch(prompt[end : f.start])
+        assert not prompt[end : f.start].endswith("\\") or f.text[0] in "()[]"
         assert abs(f.weight) <= 5 or not f.text.strip()
         end = f.end
     assert SIGNS.fullmatch(prompt[end:])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compose.errors import ShapeError
@@ -86,6 +86,7 @@ def test_short_prompts_are_filled_up_with_empty_windows() -> None:
         windowed(["cat " * 80], CLIP, 1)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["cat ", "dog, ", "zzz ", "beach", ",", "(red:1.2)", "BREAK "])),
     st.integers(1, 40),
