@@ -8,6 +8,7 @@ from compose.adapters.adapter import AdapterSet
 from compose.adapters.triggers import has_trigger
 from compose.models.family import Family
 from compose.request import Request
+from compose.text.weighting import plain_text
 from compose.world.captions import unknown_words
 
 
@@ -25,7 +26,7 @@ def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> 
     for what, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
         lost = family.beyond_the_end(text)
         if lost:
-            yield f"the {what} is too long for the text encoder, which will not see {lost!r}"
+            yield f"the {what} is too long for the text encoders, which will not see {lost!r}"
         if family.card.words:
             yield from _unknown(what, text, family.card.words, adapters)
     for adapter in adapters:
@@ -39,7 +40,7 @@ def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> 
 
 def _unknown(what: str, text: str, known: Collection[str], adapters: AdapterSet) -> Iterator[str]:
     taught = {word for a in adapters for trigger in a.triggers for word in trigger.lower().split()}
-    unknown = [word for word in unknown_words(text, known) if word not in taught]
+    unknown = [word for word in unknown_words(plain_text(text), known) if word not in taught]
     if unknown:
         yield (
             f"the embedded model never learned {_listed(unknown)} in the {what}; docs/world.md"

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("errors", "kernels", "world", "metrics"),
     ("types",),
-    ("gate", "slot", "adapters", "attention", "models", "guidance", "device"),
+    ("gate", "slot", "adapters", "attention", "text", "models", "guidance", "device"),
     ("layers", "train", "method"),
     ("run", "request", "fusion", "prompt"),
     ("composer", "result", "quick", "wording", "attach"),

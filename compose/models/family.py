@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from compose.errors import RequestError, nearest
 from compose.models.card import ModelCard
 from compose.slot import TokenLayout
+from compose.text.encoding import check_layer
 from compose.types import Conditioning, Site, Size, Step, TextOptions
 
 SCHEDULERS: Mapping[str, Any] = {
@@ -166,7 +167,7 @@ class Family(ABC):
 
     @abstractmethod
     def beyond_the_end(self, prompt: str) -> str:
-        """The part of a prompt that is too long for the text encoder; empty when all of it fits."""
+        """The part of a prompt that no text encoder sees; empty when all of it fits."""
 
     @abstractmethod
     def latents(
@@ -218,12 +219,16 @@ class Family(ABC):
                 " expected guidance alone, so use --guidance"
             )
 
-    def check_clip_skip(self, clip_skip: int | None) -> None:  # noqa: B027 - see Flux
+    def check_clip_skip(self, clip_skip: int | None) -> None:
         """Refuse a layer that a CLIP text encoder does not have; `clip_skip` as of `TextOptions`.
 
         Raises:
-            RequestError: no layer of CLIP is read.
+            RequestError: an encoder has fewer layers.
         """
+        for name in self.text_names:
+            encoder = self.components.get(name)
+            if clip_skip is not None and encoder is not None and _is_clip(encoder):
+                check_layer(encoder, clip_skip)
 
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.
@@ -275,3 +280,7 @@ class Family(ABC):
             full, generator=list(generators), device=self.device, dtype=self.dtype
         )
         return out
+
+
+def _is_clip(encoder: Any) -> bool:
+    return str(encoder.config.model_type).startswith("clip")

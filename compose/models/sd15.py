@@ -10,7 +10,11 @@ from compose.types import Conditioning, TextOptions
 
 
 class StableDiffusion15(UNetFamily):
-    """Stable Diffusion 1.x and every pipeline of the same parts, such as the embedded model."""
+    """Stable Diffusion 1.x and every pipeline of the same parts, such as the embedded model.
+
+    Clip skip applies to prompts and negative prompts alike, as in A1111 and ComfyUI; the stock
+    pipeline leaves negative prompts at the last layer.
+    """
 
     name: ClassVar[str] = "sd15"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder",)
@@ -20,6 +24,5 @@ class StableDiffusion15(UNetFamily):
     }
 
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
-        skip = self.skipped_layers(options, usual=1)
-        embeds, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, False, clip_skip=skip)
-        return Conditioning(embeds)
+        (text,) = self.read(prompts, options, layer=1, normed=True)
+        return Conditioning(text.embeds, tokens=text.tokens)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compose.errors import ModelError
 from compose.models.unet import UNetFamily
+from compose.text.encoding import side_by_side
 from compose.types import Conditioning, TextOptions
 
 _POOLED = "pooled"
@@ -79,13 +80,9 @@ class StableDiffusionXL(UNetFamily):
             )
 
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
-        embeds, _, pooled, _ = self.pipe.encode_prompt(
-            list(prompts),
-            device=self.device,
-            do_classifier_free_guidance=False,
-            clip_skip=self.skipped_layers(options, usual=2),
-        )
-        return Conditioning(embeds, {_POOLED: pooled})
+        read = self.read(prompts, options, layer=2, normed=False)
+        text = read[0] if len(read) == 1 else side_by_side(*read)
+        return Conditioning(text.embeds, {_POOLED: read[-1].summary}, text.tokens)
 
     def unconditional(self, negatives: Sequence[str], encoded: Conditioning) -> Conditioning:
         if not self.pipe.config.force_zeros_for_empty_prompt:

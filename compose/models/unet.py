@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from compose.errors import ModelError, RequestError
+from compose.errors import ModelError
 from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
+from compose.text.encoding import Encoded, encode_clip
+from compose.text.windows import windowed, windows_needed
 from compose.types import Conditioning, Kind, Site, Size, Step, Stream, TextOptions
 
 _TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
@@ -81,38 +83,46 @@ class UNetFamily(Family):
         return TokenLayout(latents.shape[-2], latents.shape[-1])
 
     def beyond_the_end(self, prompt: str) -> str:
-        tokenizer = self._tokenizer
-        ids = tokenizer(prompt, truncation=False)["input_ids"]
-        if len(ids) <= tokenizer.model_max_length:
-            return ""
-        return str(tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])).strip()
+        del prompt  # as many windows as it needs
+        return ""
+
+    def windows(self, prompts: Sequence[str]) -> int:
+        return max(windows_needed(prompts, tokenizer) for tokenizer, _ in self.readers)
 
     @property
-    def _tokenizer(self) -> Any:
-        """Of the first text encoder; those of a family cut a prompt into the same tokens."""
-        first = next(name for name in self.text_names if name in self.components)
-        return getattr(self.pipe, first.replace("text_encoder", "tokenizer"))
+    def readers(self) -> list[tuple[Any, Any]]:
+        """Tokenizer and text encoder, of every text encoder that is there."""
+        names = [name for name in self.text_names if name in self.components]
+        return [
+            (
+                getattr(self.pipe, name.replace("text_encoder", "tokenizer")),
+                getattr(self.pipe, name),
+            )
+            for name in names
+        ]
 
-    def skipped_layers(self, options: TextOptions | None, usual: int) -> int | None:
-        """`TextOptions.clip_skip` as diffusers counts: from the layer that the family reads.
+    def read(
+        self, prompts: Sequence[str], options: TextOptions | None, *, layer: int, normed: bool
+    ) -> list[Encoded]:
+        """What every text encoder makes of prompts.
 
         Args:
+            prompts: one row each.
             options: of the run.
-            usual: clip skip of that layer, counted as `TextOptions` does.
-
-        Raises:
-            RequestError: a text encoder has fewer layers.
+            layer: that is read unless the options say otherwise, counted from the end.
+            normed: as for `encode_clip`.
         """
-        if options is None or options.clip_skip is None:
-            return None
-        encoders = (getattr(self.pipe, n) for n in self.text_names if n in self.components)
-        layers: int = min(encoder.config.num_hidden_layers for encoder in encoders)
-        if options.clip_skip > layers:
-            raise RequestError(
-                f"clip_skip {options.clip_skip} was given, but a text encoder of this model has"
-                f" {layers} layers; expected 1 (the last layer) to {layers}"
+        options = options or TextOptions(windows=self.windows(prompts))
+        return [
+            encode_clip(
+                encoder,
+                windowed(prompts, tokenizer, options.windows),
+                self.device,
+                layer=options.clip_skip or layer,
+                normed=normed,
             )
-        return options.clip_skip - usual
+            for tokenizer, encoder in self.readers
+        ]
 
     def latents(
         self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
