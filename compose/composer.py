@@ -160,17 +160,23 @@ class Composer:
             Final latents [images, C, H, W] and the run that made them.
         """
         self._install(prepared.adapters)
-        return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+        try:
+            return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+        finally:
+            self.family.release()
 
     def _image(
         self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
     ) -> ComposedImage:
-        with torch.no_grad():
-            start = time.perf_counter()
-            latents, run = self._denoise(request, adapters, each)
-            between = time.perf_counter()
-            (image,) = self.family.decode(latents)
-            end = time.perf_counter()
+        try:
+            with torch.no_grad():
+                start = time.perf_counter()
+                latents, run = self._denoise(request, adapters, each)
+                between = time.perf_counter()
+                (image,) = self.family.decode(latents)
+                end = time.perf_counter()
+        finally:
+            self.family.release()
         return ComposedImage(
             image,
             request.seeds[0],
