@@ -27,9 +27,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_dtype(
-    name: str, device: torch.device, half: torch.dtype = torch.float16
-) -> torch.dtype:
+def pick_dtype(name: str, device: torch.device, half: torch.dtype = torch.float16) -> torch.dtype:
     """ "auto" to the usual dtype of a device.
 
     Args:

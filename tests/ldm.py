@@ -1,7 +1,7 @@
-"""The tiny Stable Diffusion 1.x of `tests.tiny` as one file in the original (latent-diffusion) layout.
+"""The tiny Stable Diffusion 1.x of `tests.tiny` as one file in the original layout.
 
-The names are those of CompVis' `ldm/modules/diffusionmodules/{openaimodel,model}.py`; the mapping is
-the inverse of what diffusers' `loaders/single_file_utils.py` undoes.
+The names are those of CompVis' latent-diffusion, `ldm/modules/diffusionmodules/openaimodel.py` and
+`model.py`: the inverse of what diffusers' `loaders/single_file_utils.py` does.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def _vae_name(name: str) -> str:
     name = name.replace("mid_block.attentions.0.group_norm", "mid.attn_1.norm")
     name = re.sub(r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1", name)
     name = name.replace("mid_block.attentions.0.to_out.0", "mid.attn_1.proj_out")
-    name = re.sub(
-        r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", name
-    )
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
     name = re.sub(r"down_blocks\.(\d+)\.resnets\.", r"down.\1.block.", name)
     name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", name)
     last = _VAE_LEVELS - 1
@@ -106,7 +104,9 @@ def _vae_name(name: str) -> str:
         r"up_blocks\.(\d+)\.resnets\.", lambda found: f"up.{last - int(found[1])}.block.", name
     )
     return re.sub(
-        r"up_blocks\.(\d+)\.upsamplers\.0", lambda found: f"up.{last - int(found[1])}.upsample", name
+        r"up_blocks\.(\d+)\.upsamplers\.0",
+        lambda found: f"up.{last - int(found[1])}.upsample",
+        name,
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from compose.errors import ModelError, RequestError
+from compose.models.folder import deciding_files
 from compose_app import console, files, hub, identity
 from compose_app.grid import Cell, draw_grid, fitted, shown_size
 
@@ -159,6 +160,10 @@ def test_long_labels_are_cut_off() -> None:
     assert cut.endswith("...") and font.getlength(cut) <= 100
 
 
+def fingerprint(folder: Path) -> str:
+    return identity.model_fingerprint(deciding_files(folder))
+
+
 def test_fingerprint_sees_every_byte_and_no_path(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name / "unet").mkdir(parents=True)
@@ -168,7 +173,7 @@ def test_fingerprint_sees_every_byte_and_no_path(tmp_path: Path) -> None:
     (tmp_path / "b" / "other").mkdir()
     (tmp_path / "b" / "other" / "w.safetensors").write_bytes(b"nor does what stands beside")
     (tmp_path / "c" / "unet" / "w.safetensors").write_bytes(bytes(999) + b"\1")
-    a, b, c = (identity.model_fingerprint(tmp_path / name) for name in ("a", "b", "c"))
+    a, b, c = (fingerprint(tmp_path / name) for name in ("a", "b", "c"))
     assert a == b != c and len(a) == 64
 
 
@@ -183,9 +188,9 @@ def test_fingerprint_samples_large_files(tmp_path: Path, monkeypatch: pytest.Mon
         spot = next(i for i in _sampled(10_000) if abs(i - place) < 200)
         content[spot] = 1
         file.write_bytes(content)
-        seen.add(identity.model_fingerprint(tmp_path))
+        seen.add(fingerprint(tmp_path))
     file.write_bytes(bytes(10_001))
-    assert len(seen | {identity.model_fingerprint(tmp_path)}) == 4
+    assert len(seen | {fingerprint(tmp_path)}) == 4
 
 
 def _sampled(size: int) -> list[int]:
