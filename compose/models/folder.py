@@ -143,8 +143,8 @@ def check_weights(pipeline: Pipeline, without: Collection[str] = ()) -> str | No
         ModelError: a part has no weights, only pickles, or not all of them.
     """
     found = {part.name: _complete(pipeline, part) for part in pipeline.networks(without)}
-    wanted = sorted({variant for sets in found.values() for variant in sets})
-    for variant in wanted:  # "" comes first
+    known = sorted({"", *(variant for sets in found.values() for variant in sets)})
+    for variant in known:
         if all(variant in sets or "" in sets for sets in found.values()):
             chosen = variant
             break

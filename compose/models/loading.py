@@ -134,15 +134,13 @@ class _Reader:
         if path.suffix == GGUF:
             config = diffusers.GGUFQuantizationConfig(compute_dtype=self.common["dtype"])
         kind: Any = getattr(diffusers, part.kind)
-        model = kind.from_single_file(
+        return kind.from_single_file(
             str(path),
             config=self.folder,
             subfolder=part.name,
             quantization_config=config,
             **self.common,
         )
-        _check_network(part.name, model, path)
-        return model
 
     def _part(self, part: Part) -> Any:
         kind: Any = getattr(import_module(part.library), part.kind)
@@ -150,19 +148,15 @@ class _Reader:
 
 
 def _check_filled(pipe: Any, path: Path) -> None:
+    """Refuse networks with parameters for which the file had nothing: they stay without values."""
     for name, part in pipe.components.items():
-        if isinstance(part, torch.nn.Module):
-            _check_network(name, part, path)
-
-
-def _check_network(name: str, model: torch.nn.Module, path: Path) -> None:
-    """Refuse a network with parameters for which the file had nothing: they stay without values."""
-    empty = [n for n, p in model.named_parameters() if p.is_meta]
-    if empty:
-        raise ModelError(
-            f"{path} lacks {len(empty)} tensors of {name}, such as {empty[0]}; expected all of them"
-            " as the settings describe it, so use settings that fit the file"
-        )
+        if not isinstance(part, torch.nn.Module):
+            continue
+        if empty := [n for n, p in part.named_parameters() if p.is_meta]:
+            raise ModelError(
+                f"{path} lacks {len(empty)} tensors of {name}, such as {empty[0]}; expected all"
+                " that the settings call for, so use settings that fit the file"
+            )
 
 
 def _marked(pipe: Any, checkpoint: Checkpoint) -> Any:
@@ -185,10 +179,16 @@ def _told(source: Source) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
+    except NotImplementedError as error:  # torch's word for moving a parameter without values
+        raise _misfit(source, "weights that the settings call for are missing") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        checkpoint = source.checkpoint
-        place = source.pipeline.folder if checkpoint is None else checkpoint.path
-        raise ModelError(
-            f"{place} could not be loaded: {first}; expected weights and settings that fit together"
-        ) from error
+        raise _misfit(source, first.rstrip(".")) from error
+
+
+def _misfit(source: Source, why: str) -> ModelError:
+    files = [source.denoiser, source.checkpoint and source.checkpoint.path, source.pipeline.folder]
+    places = " with ".join(str(place) for place in files if place is not None)
+    return ModelError(
+        f"{places} could not be loaded: {why}; expected weights and settings that fit together"
+    )
