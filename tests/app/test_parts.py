@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFont
 
-from compose.errors import ModelError, RequestError
+from compose.errors import RequestError
 from compose.models.folder import deciding_files
-from compose_app import console, files, hub, identity
+from compose_app import console, files, identity
 from compose_app.grid import Cell, draw_grid, fitted, shown_size
 
 
@@ -195,35 +195,3 @@ def test_fingerprint_samples_large_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 def _sampled(size: int) -> list[int]:
     return [(size - 8) * index // 63 for index in range(64)]
-
-
-@pytest.mark.parametrize("name", ["embedded", ".", "a/b/c", "../x", "x", "a/b c", "-a/b"])
-def test_what_is_no_hub_id_stays(name: str) -> None:
-    assert hub.local_model(name, offline=False) == name
-
-
-def test_a_hub_model_is_fetched_without_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    asked = {}
-
-    def fetch(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
-        asked.update(name=name, patterns=allow_patterns, offline=local_files_only)
-        return "/cache/snapshot"
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert hub.local_model("some-body/model", offline=False) == "/cache/snapshot"
-    assert asked["name"] == "some-body/model" and asked["offline"] is False
-    assert not any(p.endswith((".bin", ".ckpt", ".pt", ".py", "*.*")) for p in asked["patterns"])
-
-
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def fetch(name: str, **more: object) -> str:
-        raise ConnectionError("Name or service not known\nand more")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    with pytest.raises(ModelError, match=r"Name or service not known\)") as caught:
-        hub.local_model("some-body/model", offline=False)
-    assert "connection" in str(caught.value)
