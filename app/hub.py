@@ -50,6 +50,8 @@ def _local(name: str, offline: bool, *, weights: bool) -> str:
         return name
     if name.endswith(_FILES):  # a file that is not there, not a model
         return name
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
     try:
         folder = _snapshot(name, _SETTINGS, offline=True)
         if _whole(folder, weights):
@@ -60,7 +62,11 @@ def _local(name: str, offline: bool, *, weights: bool) -> str:
         return _fetched(name, offline, weights)
     except (OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        todo = "fetch it once without --offline" if offline else "check the name and the connection"
+        todo = (
+            "fetch it once without --offline and HF_HUB_OFFLINE"
+            if offline or HF_HUB_OFFLINE
+            else "check the name and the connection"
+        )
         raise ModelError(
             f"model {name} is no folder or file here and could not be had from the hub ({first});"
             f" expected {EMBEDDED}, a folder in diffusers layout, a .safetensors checkpoint, or the"

@@ -17,7 +17,8 @@ EMBEDDED = "embedded"
 FAMILIES: Mapping[str, type[Family]] = {
     "StableDiffusionPipeline": StableDiffusion15,
 }
-"""Class name of a diffusers pipeline to the family over it. A new family is one line here."""
+"""Class name of a diffusers pipeline to the family over it. A new family is one line here: folders,
+single files, the hub, refusals and the list of models follow it."""
 
 
 def embedded_folder() -> Path:

@@ -99,13 +99,14 @@ def _parts(path: Path, index: Mapping[str, Any]) -> Iterator[Part]:
 
 def _instead(folder: Path) -> str:
     """What a folder without an index seems to be."""
+    if folder.is_file():
+        return "it is a file; expected a folder in diffusers layout here"
     if (folder / "adapter_config.json").is_file():
         return "the folder holds a LoRA that PEFT saved; expected a base model, use --lora for it"
     if (folder / "config.json").is_file():
         kind = _table(folder / "config.json", "settings").get("_class_name", "part of a model")
         return f"the folder holds a {kind} alone; expected a whole pipeline, with a {INDEX}"
-    loose = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if loose:
+    if loose := sorted(folder.glob("*.safetensors")):
         return f"the folder has no {INDEX}; to use the checkpoint in it, give the file {loose[0]}"
     return f"expected a folder with a {INDEX} or a .safetensors checkpoint; check the path"
 

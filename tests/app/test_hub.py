@@ -62,6 +62,7 @@ class Hub:
 def remote(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The tiny model on the hub, among files that nobody should want."""
     import huggingface_hub
+    import huggingface_hub.constants
 
     repository = Path(shutil.copytree(model, tmp_path / "remote"))
     unet = repository / "unet"
@@ -74,6 +75,7 @@ def remote(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     (repository / "safety_checker" / "model.safetensors").write_bytes(b"no")
     found = Hub(repository, tmp_path / "snapshots" / "c0ffee")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", found.snapshot_download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     return found
 
 
@@ -147,6 +149,17 @@ def test_a_hub_that_cannot_be_reached(remote: Hub) -> None:
     assert "connection" in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(ModelError, match="without --offline"):
         hub.local_model(NAME, offline=True)
+
+
+def test_the_variable_of_the_hub_forbids_fetching_too(
+    remote: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    remote.reachable = False  # as the hub's own client has it then
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
+        hub.local_model(NAME, offline=False)
 
 
 def test_offline_fetches_nothing(run: Run, remote: Hub) -> None:

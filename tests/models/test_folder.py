@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from compose.errors import MissingExtraError, ModelError
 from compose.models import quantization
+from compose.models.detect import model_folder
 from compose.models.folder import check_weights, read_pipeline, stored_quantized
 from compose.models.loading import load
 from compose.models.source import find
@@ -196,6 +197,8 @@ def test_folders_of_another_kind_are_named(folder: Path, tmp_path: Path) -> None
     loose = random_adapter_file(tmp_path / "loose" / "x.safetensors")
     with pytest.raises(ModelError, match=str(loose)):
         find(str(loose.parent))
+    with pytest.raises(ModelError, match="it is a file; expected a folder"):
+        model_folder(str(loose))  # as training asks for
     with pytest.raises(ModelError, match="check the path"):
         find(str(tmp_path / "nowhere"))
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
+from compose.device import pick_dtype
 from compose.errors import ComposeError, MissingExtraError, ModelError, RequestError
 from compose.fusion.merge import Merge
 from compose.models import detect, quantization, source
@@ -344,6 +345,18 @@ def test_the_table_decides_for_folders_files_and_pipelines_alike(
         detect.family_of(tiny_pipeline()),
     ]
     assert [type(family) for family in families] == [Other] * 3
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_the_family_decides_the_dtype_on_a_gpu(half: torch.dtype) -> None:
+    assert pick_dtype("auto", GPU, half) == half and pick_dtype("auto", CPU, half) == torch.float32
+    assert pick_dtype("fp32", GPU, half) == torch.float32
+
+
+@pytest.mark.parametrize("family", detect.FAMILIES.values())
+def test_transformers_work_in_bf16_and_unets_in_fp16(family: type[Family]) -> None:
+    expected = torch.bfloat16 if family.denoiser_name == "transformer" else torch.float16
+    assert family.half == expected
 
 
 def test_dtypes(folder: Path) -> None:
