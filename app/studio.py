@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from compose.composer import Composer
+from compose.device import out_of_memory
 from compose.errors import RequestError
 from compose.models.source import Source, find, packages
 from compose.request import Request
@@ -30,7 +31,6 @@ from .order import Setting
 
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _UNSAFE = re.compile(r"[^\w.+-]+")  # in a file name
-_NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,7 @@ def memory_guard() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(words in str(error) for words in _NO_MEMORY):
+        if not out_of_memory(error):
             raise
         raise RequestError(
             "the request needs more memory than there is; expected less work at a time, so use a"

@@ -7,6 +7,7 @@ from torch import nn
 
 from compose.errors import RequestError
 
+_NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator", "not enough memory")
 _WORKING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -44,6 +45,12 @@ def pick_dtype(name: str, device: torch.device, half: torch.dtype = torch.float1
     if name not in known:
         raise RequestError(f"unknown dtype {name!r}; expected auto, {', '.join(known)}")
     return known[name]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory did not suffice, on the GPU or beside it."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in _NO_MEMORY)
 
 
 def compute_dtype(module: nn.Module) -> torch.dtype:

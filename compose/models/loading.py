@@ -13,7 +13,7 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
-from compose.device import pick_dtype
+from compose.device import out_of_memory, pick_dtype
 from compose.errors import ModelError, RequestError
 from compose.models.card import ModelCard, read_card
 from compose.models.checkpoint import Checkpoint
@@ -177,11 +177,11 @@ def _told(source: Source) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except NotImplementedError as error:  # torch's word for moving a parameter without values
         raise _misfit(source, "weights that the settings call for are missing") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _misfit(source, first.rstrip(".")) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -91,6 +91,7 @@ def find(model: str, options: LoadOptions = USUAL) -> Source:
     else:
         pipeline = model_pipeline(model)
         check_settings(pipeline)
+    _check_listed(pipeline)
     denoiser = None if options.denoiser is None else _denoiser(Path(options.denoiser), pipeline)
     found = Source(pipeline, checkpoint, denoiser)
     if checkpoint is not None:
@@ -99,7 +100,19 @@ def find(model: str, options: LoadOptions = USUAL) -> Source:
     for part, method in stored_quantized(pipeline).items():
         if method in EXTRAS and part not in found.elsewhere:
             need(method, f"{part} of {pipeline.folder}, which is stored quantised,")
-    return Source(pipeline, checkpoint, denoiser, variant)
+    return replace(found, variant=variant)
+
+
+def _check_listed(pipeline: Pipeline) -> None:
+    """Refuse a pipeline whose index leaves a part out that every family works with."""
+    family = family_named(pipeline.name, str(pipeline.folder))
+    listed = {part.name for part in pipeline.parts}
+    for name in (family.denoiser_name, "vae", "scheduler", "text_encoder", "tokenizer"):
+        if name not in listed:
+            raise ModelError(
+                f"{pipeline.folder / INDEX} lists no {name}; expected all parts of a"
+                f" {pipeline.name}, so use another copy of the model"
+            )
 
 
 def packages(source: Source, options: LoadOptions) -> tuple[str, ...]:

@@ -178,6 +178,8 @@ def described(folder: Path, **changes: object) -> None:
         ({"_class_name": ["mine", "MyPipeline"]}, "custom pipelines"),
         ({"_class_name": None}, "_class_name"),
         ({"unet": ["mine", "MyUNet"]}, "unet from mine"),
+        ({"unet": [None, None]}, "lists no unet"),
+        ({"text_encoder": [None, None]}, "lists no text_encoder"),
     ],
 )
 def test_other_pipelines_are_refused(folder: Path, changes: dict, words: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from compose.adapters.library import AdapterLibrary
@@ -167,6 +168,17 @@ def test_v_prediction_is_followed(settings: Path, tmp_path: Path) -> None:
     assert scheduler.config.prediction_type == "v_prediction"
     assert scheduler.config.rescale_betas_zero_snr
     assert scheduler.config.beta_schedule == "scaled_linear"
+
+
+def test_too_little_memory_is_no_fault_of_the_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*args: object, **more: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", greedy)
+    with pytest.raises(RuntimeError, match="allocate"):
+        load(str(folder), device=CPU)
 
 
 # --- the denoiser from another file
