@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compose.fusion import methods
     from compose.gate import Gate
     from compose.method import CompositionMethod, GatedMethod, param
+    from compose.models.options import LoadOptions
     from compose.quick import generate
     from compose.request import AdapterUse, Request
     from compose.result import ComposedImage, Result
@@ -39,6 +40,7 @@ _HOMES = {
     "compose.fusion": ("methods",),
     "compose.gate": ("Gate",),
     "compose.quick": ("generate",),
+    "compose.models.options": ("LoadOptions",),
     "compose.method": ("CompositionMethod", "GatedMethod", "param"),
     "compose.request": ("AdapterUse", "Request"),
     "compose.result": ("ComposedImage", "Result"),
@@ -58,6 +60,7 @@ __all__ = [
     "CompositionMethod",
     "Gate",
     "GatedMethod",
+    "LoadOptions",
     "Pass",
     "Request",
     "Result",

@@ -37,6 +37,7 @@ class JointTransformer(Family):
     """
 
     denoiser_name: ClassVar[str] = "transformer"
+    half: ClassVar[torch.dtype] = torch.bfloat16
     schedulers: ClassVar[Mapping[str, Any]] = {"euler": FlowMatchEulerDiscreteScheduler}
     blocks: ClassVar[Mapping[str, str]]
     text_first: ClassVar[bool]

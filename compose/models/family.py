@@ -19,6 +19,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
+from compose.device import compute_dtype
 from compose.errors import RequestError, nearest
 from compose.models.card import ModelCard
 from compose.slot import TokenLayout
@@ -85,7 +86,8 @@ class Family(ABC):
         text_names: component names of the text encoders.
         card: what the model says about itself.
         schedulers: the solvers it can use, by the name that requests give.
-        load_options: what its pipeline's `from_pretrained` is told beside folder and dtype.
+        half: dtype that suits it on a GPU.
+        optional: text encoders that a checkpoint may lack.
     """
 
     name: ClassVar[str]
@@ -93,7 +95,8 @@ class Family(ABC):
     text_names: ClassVar[tuple[str, ...]]
     usual_guidance: ClassVar[float] = 7.5
     schedulers: ClassVar[Mapping[str, Any]] = SCHEDULERS
-    load_options: ClassVar[Mapping[str, Any]] = {}
+    half: ClassVar[torch.dtype] = torch.float16
+    optional: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
@@ -124,8 +127,12 @@ class Family(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the denoiser's parameters."""
-        return next(self.denoiser.parameters()).dtype
+        """Dtype that the denoiser computes in."""
+        return compute_dtype(self.denoiser)
+
+    def release(self) -> None:
+        """Send what offloading holds on the GPU back, as a stock pipeline does after a picture."""
+        self.pipe.maybe_free_model_hooks()
 
     @property
     def distilled(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from compose.models.unet import UNetFamily
 from compose.types import Conditioning, TextOptions
@@ -18,10 +18,6 @@ class StableDiffusion15(UNetFamily):
 
     name: ClassVar[str] = "sd15"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder",)
-    load_options: ClassVar[Mapping[str, Any]] = {
-        "safety_checker": None,
-        "requires_safety_checker": False,
-    }
 
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
         (text,) = self.read(prompts, options, layer=1, normed=True)

@@ -29,6 +29,7 @@ class StableDiffusion3(JointTransformer):
     name: ClassVar[str] = "sd3"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "text_encoder_3")
     usual_guidance: ClassVar[float] = 7.0
+    optional: ClassVar[tuple[str, ...]] = ("text_encoder_3",)
     blocks: ClassVar[Mapping[str, str]] = {"transformer_blocks": "joint"}
     text_first: ClassVar[bool] = False
     schedulers: ClassVar[Mapping[str, Any]] = {

@@ -37,6 +37,7 @@ class StableDiffusionXL(UNetFamily):
     name: ClassVar[str] = "sdxl"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
     usual_guidance: ClassVar[float] = 5.0
+    optional: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
     def check_text_to_image(self) -> None:
         """Refuse also the refiner, and text encoders that do not fit."""

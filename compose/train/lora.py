@@ -99,11 +99,13 @@ def load_pipeline(model: str | Path) -> StableDiffusionPipeline:
     """
     from diffusers import StableDiffusionPipeline
 
-    from compose.models.detect import family_name, model_folder
+    from compose.models.folder import INDEX, read_pipeline
 
     folder = Path(model)
-    there = (folder / "model_index.json").is_file()
-    if not there or family_name(model_folder(str(folder))) != "sd15":
+    if (
+        not (folder / INDEX).is_file()
+        or read_pipeline(folder).name != StableDiffusionPipeline.__name__
+    ):
         raise ModelError(
             f"model {folder} was given, a folder of a Stable Diffusion 1.x pipeline is expected"
         )

@@ -14,7 +14,8 @@ from torch import Tensor
 from compose.composer import Composer
 from compose.errors import ModelError, RequestError
 from compose.fusion.merge import Merge
-from compose.models.detect import family_name, family_of, load, model_folder
+from compose.models.detect import family_named, family_of, model_pipeline
+from compose.models.loading import load
 from compose.models.sdxl import StableDiffusionXL
 from compose.request import Request
 from compose.types import Size
@@ -193,8 +194,8 @@ def test_defaults_are_those_of_the_stock_pipeline(pipe) -> None:
 
 def test_a_folder_loads_as_the_pipeline_it_holds(tmp_path) -> None:
     folder = tiny_sdxl_folder(tmp_path)
-    assert family_name(model_folder(str(folder))) == "sdxl"
-    family = load(str(folder), device=torch.device("cpu"), dtype=torch.float32)
+    assert family_named(model_pipeline(str(folder)).name, "").name == "sdxl"
+    family = load(str(folder), device=torch.device("cpu"), dtype="fp32")
     assert isinstance(family, StableDiffusionXL)
     asked = plain()
     got = engine.latents(Composer(family), asked)
@@ -216,7 +217,7 @@ def test_refiners_are_refused_with_a_reason(pipe, tmp_path) -> None:
         '{"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": true}'
     )
     with pytest.raises(ModelError, match=r"the SDXL refiner, .* the base that it refines"):
-        load(str(tmp_path), device=torch.device("cpu"), dtype=torch.float32)
+        load(str(tmp_path), device=torch.device("cpu"), dtype="fp32")
 
 
 @pytest.mark.parametrize(
