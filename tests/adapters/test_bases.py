@@ -156,6 +156,13 @@ def test_the_width_of_the_text_tells_unets_apart(width: int, tmp_path: Path) -> 
         assert len(adapter.factors) == 2
 
 
+def test_a_second_attention_to_the_picture_reads_no_text(tmp_path: Path) -> None:
+    """SD3.5 has layers of the name that the cross-attention of UNets has."""
+    path = file(tmp_path / "a.safetensors", {"transformer.transformer_blocks.0.attn2.to_k": (8, 8)})
+    with pytest.raises(AdapterMismatchError, match=r"of shape \[8, 8\]; expected \[16, 16\] as tr"):
+        load_adapter(path, parts("sd3"))
+
+
 def test_what_could_be_either_is_looked_up(tmp_path: Path) -> None:
     modules = {"transformer.transformer_blocks.0.attn.add_q_proj": (16, 16)}
     path = file(tmp_path / "a.safetensors", modules)

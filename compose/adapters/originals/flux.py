@@ -50,7 +50,6 @@ _DOUBLE = {
 }
 _SINGLE = {
     "linear1": (*_QKV, "proj_mlp"),
-    "linear1_qkv": _QKV,
     "linear2": ("proj_out",),
     "modulation.lin": ("norm.linear",),
     "qkv_lora": _QKV,
