@@ -57,6 +57,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], Bases], ...] = (
     (re.compile(r"single_transformer_blocks[._]\d"), ("flux",)),
     (flux.SIGN, ("flux",)),
     (mmdit.SIGN, ("sd3",)),
+    (re.compile(r"transformer_blocks[._]\d+[._](?:attn1|img_m|txt_m)"), ()),  # PixArt, Qwen-Image
     (re.compile(r"transformer_blocks[._]\d+[._]attn2[._]|pos_embed[._]proj$"), ("sd3",)),
     (
         re.compile(

@@ -8,7 +8,6 @@ from compose.adapters.bases import (
     bases_of_model,
     file_evidence,
     file_in_words,
-    label,
     model_evidence,
     model_in_words,
 )
@@ -33,11 +32,10 @@ def check_base(file: AdapterFile, modules: Modules) -> None:
         return
     words = file_in_words(file.outline, file.facts.base)
     mine = model_in_words(shapes)
-    model = f"a {label(made[0])} model" if len(made) == 1 else "a model that it fits"
     widths = f" ({reads} wide text, not {has})" if other_width and not other_names else ""
     raise AdapterMismatchError(
         f"{shown(file.path, 400)}: is a LoRA for {words}{widths}; expected one for {mine}, as this"
-        f" model is; use another adapter, or {model}"
+        " model is; use another adapter, or the model that it was made for"
     )
 
 

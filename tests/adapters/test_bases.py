@@ -35,6 +35,8 @@ def file(path: Path, modules: Modules, **header: str) -> Path:
 
 
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0"
+PIXART = "transformer.transformer_blocks.0.attn2.to_k"
+QWEN = "transformer.transformer_blocks.0.attn.add_k_proj"
 FLAT = "lora_unet_input_blocks_4_1_transformer_blocks_0"
 
 # Module names as trainers write them, with what they tell, and the layout.
@@ -65,6 +67,16 @@ FILES: tuple[tuple[Modules, str, str], ...] = (
     (
         {"transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj": (8, 8)},
         "flux2",
+        "diffusers",
+    ),
+    (
+        {"transformer.transformer_blocks.0.attn1.to_q": (1152, 1152), PIXART: (4, 4)},
+        "",
+        "diffusers",
+    ),
+    (
+        {"transformer.transformer_blocks.0.img_mlp.net.2": (3072, 3072), QWEN: (4, 4)},
+        "",
         "diffusers",
     ),
     ({"unet.x": (8, 8)}, "", "diffusers"),
@@ -122,7 +134,9 @@ def test_another_base_is_refused_by_name(
     message = str(caught.value)
     here = HERE.get(family, f"a model with cross-attention {models.TEXT} wide")
     assert message.startswith(f"{path}: is a LoRA for {LABELS[base]}")
-    assert f"; expected one for {here}, as this model is; use another adapter, or a" in message
+    assert (
+        f"; expected one for {here}, as this model is; use another adapter, or the model" in message
+    )
     assert message.isprintable() and "\n" not in message
 
 
