@@ -255,7 +255,9 @@ def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[s
         if report.unmatched:
             some = ", ".join(report.unmatched[:3])
             count = len(report.unmatched)
-            yield f"adapter {adapter.name}: {count} of its keys fit nothing in this model ({some})"
+            gaps = f"; {report.gaps()}" if report.lacking else ""
+            fit = f"{count} of its keys fit nothing in this model ({some})"
+            yield f"adapter {adapter.name}: {fit}{gaps}"
 
 
 def _unheard(run: Run) -> Iterator[str]:
