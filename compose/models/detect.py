@@ -28,11 +28,13 @@ def family_of(pipe: DiffusionPipeline, card: ModelCard | None = None) -> Family:
     """The family of a pipeline, with what the model says about itself.
 
     Raises:
-        ModelError: none that is supported.
+        ModelError: none that is supported, or parts that are not for text to image.
     """
     for pipeline, family in _FAMILIES:
         if type(pipe) is pipeline:
-            return family(pipe, card)
+            found = family(pipe, card)
+            found.check_text_to_image()
+            return found
     supported = ", ".join(p.__name__ for p, _ in _FAMILIES)
     raise ModelError(f"a {type(pipe).__name__} is not supported; expected one of {supported}")
 

@@ -37,18 +37,21 @@ class Schedule:
 
     Attributes:
         scheduler: diffusers scheduler with its timesteps set.
-        timesteps: [total].
+        timesteps: [total] those of the run.
+        first: position of the run's first timestep among the scheduler's; above 0 for a run that
+            starts from a picture.
     """
 
     scheduler: Any
     timesteps: Tensor
+    first: int = 0
 
     def step(self, index: int) -> Step:
         """Where the run stands at a position of the list."""
         t = self.timesteps[index]
         sigmas = getattr(self.scheduler, "sigmas", None)
         sigma = (
-            float(sigmas[index])
+            float(sigmas[self.first + index])
             if sigmas is not None
             else float(t) / self.scheduler.config.num_train_timesteps
         )
@@ -188,6 +191,13 @@ class Family(ABC):
     @abstractmethod
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents to pictures."""
+
+    def check_text_to_image(self) -> None:
+        """Refuse parts that sites can be found in but that the denoising loop cannot drive.
+
+        Raises:
+            ModelError: a denoiser that takes more than latents, timestep and text.
+        """
 
     def check_guidance(self, guidance: float | None, true_cfg: float | None) -> None:
         """Refuse guidance that the model does not have; arguments as of `Request`.

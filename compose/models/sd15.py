@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import ModelError
-from compose.models.card import ModelCard
 from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
 from compose.types import Conditioning, Kind, Site, Size, Step, Stream, TextOptions
@@ -23,18 +21,14 @@ _BLOCK = re.compile(r"^(down|up)_blocks\.(\d+)\.(?:(\w+?)s?\.)?")
 
 
 class StableDiffusion15(Family):
-    """Stable Diffusion 1.x and every pipeline of the same parts, such as the embedded model.
-
-    Raises:
-        ModelError: an inpainting UNet or a UNet that takes the guidance scale as an input.
-    """
+    """Stable Diffusion 1.x and every pipeline of the same parts, such as the embedded model."""
 
     name: ClassVar[str] = "sd15"
     denoiser_name: ClassVar[str] = "unet"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
-    def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
-        super().__init__(pipe, card)
+    def check_text_to_image(self) -> None:
+        """Refuse an inpainting UNet and a UNet that takes the guidance scale as an input."""
         config = self.pipe.unet.config
         latent_channels = self.pipe.vae.config.latent_channels
         if config.in_channels != latent_channels:
