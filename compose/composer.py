@@ -24,7 +24,7 @@ from compose.request import AdapterUse, Request
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
 from compose.slot import GateSlot
-from compose.wording import wording_warnings
+from compose.wording import unmatched_warnings, wording_warnings
 
 
 class Composer:
@@ -119,7 +119,7 @@ class Composer:
         request.method.check(self._run(request, adapters, request.seeds[:1]))
         reports = tuple(r for _, r in loaded)
         warnings = (
-            *_unmatched(adapters, reports),
+            *unmatched_warnings(adapters, reports),
             *wording_warnings(request, self.family, adapters),
         )
         return Prepared(request, adapters, reports, warnings)
@@ -237,14 +237,6 @@ class Composer:
             return
         self.close()
         self._installation = install(self.family.components, adapters, self.family.site, self.slots)
-
-
-def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[str]:
-    for adapter, report in zip(adapters, reports, strict=True):
-        if report.unmatched:
-            some = ", ".join(report.unmatched[:3])
-            count = len(report.unmatched)
-            yield f"adapter {adapter.name}: {count} of its keys fit nothing in this model ({some})"
 
 
 def _report(

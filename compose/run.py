@@ -145,7 +145,7 @@ class Run:
 
         Encoded once per share.
         """
-        touched = self._text_gate(shares)
+        touched = self.encoder_weights(shares)
         if touched not in self._texts:
             uncond = self.encode(self.negatives, touched) if self.guided else None
             self._texts[touched] = Guided(self.encode(self.prompts, touched), uncond)
@@ -193,7 +193,7 @@ class Run:
         groups = self._groups(passes, latents.shape[0])
         return by_pass(groups, [self._call(scaled, step, group) for group in groups])
 
-    def _text_gate(self, shares: Sequence[float]) -> tuple[float, ...]:
+    def encoder_weights(self, shares: Sequence[float]) -> tuple[float, ...]:
         """Weight [K] of the adapters' text-encoder parts at a share [K]; 0 for those without."""
         weights = [w * s for w, s in zip(self.text_weights, shares, strict=True)]
         return tuple(w if self._touches_text(k) else 0.0 for k, w in enumerate(weights))

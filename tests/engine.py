@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
+from compose.adapters.formats import load_adapter
 from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
 from compose.method import CompositionMethod
@@ -82,6 +83,20 @@ def stock(pipe: StableDiffusionPipeline, asked: Request, output: str = "latent")
         output_type=output,
     )
     return out.images if output == "latent" else out.images[0]
+
+
+def merged_pipeline(composer: Composer, paths: Sequence[Path], weights: Sequence[float]) -> Any:
+    """A pipeline whose weights carry the adapters, text encoders included."""
+    pipe = copy.deepcopy(composer.family.pipe)
+    for path, weight in zip(paths, weights, strict=True):
+        adapter, _ = load_adapter(path, composer.family.components)
+        for site, factors in adapter.factors.items():
+            component, _, module = site.partition(".")
+            target = getattr(pipe, component).get_submodule(module)
+            target.weight.data += weight * factors.delta().reshape(target.weight.shape).to(
+                target.weight
+            )
+    return pipe
 
 
 def assert_close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:

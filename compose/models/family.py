@@ -192,7 +192,7 @@ class Family(ABC):
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents to pictures."""
 
-    def check_text_to_image(self) -> None:
+    def check_text_to_image(self) -> None:  # noqa: B027 - most families have nothing to refuse
         """Refuse parts that sites can be found in but that the denoising loop cannot drive.
 
         Raises:
