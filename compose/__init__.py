@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compose.adapters.adapter import Adapter, AdapterSet
     from compose.adapters.library import AdapterLibrary
+    from compose.attachment import Attached, AttachWarning, attach
     from compose.composer import Composer
     from compose.errors import ComposeError
     from compose.fusion import methods
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "compose.adapters.adapter": ("Adapter", "AdapterSet"),
     "compose.adapters.library": ("AdapterLibrary",),
+    "compose.attachment": ("AttachWarning", "Attached", "attach"),
     "compose.composer": ("Composer",),
     "compose.errors": ("ComposeError",),
     "compose.fusion": ("methods",),
@@ -54,6 +56,8 @@ __all__ = [
     "AdapterLibrary",
     "AdapterSet",
     "AdapterUse",
+    "AttachWarning",
+    "Attached",
     "ComposeError",
     "ComposedImage",
     "Composer",
@@ -68,6 +72,7 @@ __all__ = [
     "Site",
     "Size",
     "Step",
+    "attach",
     "generate",
     "methods",
     "param",

@@ -26,7 +26,7 @@ from compose.request import AdapterUse, Request
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
 from compose.slot import GateSlot
-from compose.wording import wording_warnings
+from compose.wording import unmatched_warnings, wording_warnings
 
 
 class Composer:
@@ -123,7 +123,7 @@ class Composer:
         request.method.check(run)
         reports = tuple(r for _, r in loaded)
         warnings = (
-            *_unmatched(adapters, reports),
+            *unmatched_warnings(adapters, reports),
             *wording_warnings(request, self.family, adapters),
             *_unheard(run),
         )
@@ -248,16 +248,6 @@ class Composer:
             return
         self.close()
         self._installation = install(self.family.components, adapters, self.family.site, self.slots)
-
-
-def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[str]:
-    for adapter, report in zip(adapters, reports, strict=True):
-        if report.unmatched:
-            some = ", ".join(report.unmatched[:3])
-            count = len(report.unmatched)
-            gaps = f"; {report.gaps()}" if report.lacking else ""
-            fit = f"{count} of its keys fit nothing in this model ({some})"
-            yield f"adapter {adapter.name}: {fit}{gaps}"
 
 
 def _unheard(run: Run) -> Iterator[str]:

@@ -1,15 +1,32 @@
-"""What a text encoder will not see, or has never learned."""
+"""What a text encoder will not see or has never learned, and what a model has no place for."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from compose.adapters.adapter import AdapterSet
+from compose.adapters.formats import KeyReport
 from compose.adapters.triggers import has_trigger
 from compose.models.family import Family
 from compose.request import Request
 from compose.text.weighting import plain_text
 from compose.world.captions import unknown_words
+
+
+def unmatched_warnings(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[str]:
+    """One line for every adapter of which the model lacks some modules.
+
+    Args:
+        adapters: K adapters.
+        reports: [K] what became of the keys of their files.
+    """
+    for adapter, report in zip(adapters, reports, strict=True):
+        if report.unmatched:
+            some = ", ".join(report.unmatched[:3])
+            count = len(report.unmatched)
+            gaps = f"; {report.gaps()}" if report.lacking else ""
+            fit = f"{count} of its keys fit nothing in this model ({some})"
+            yield f"adapter {adapter.name}: {fit}{gaps}"
 
 
 def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> Iterator[str]:

@@ -39,18 +39,21 @@ class Schedule:
 
     Attributes:
         scheduler: diffusers scheduler with its timesteps set.
-        timesteps: [total].
+        timesteps: [total] those of the run.
+        first: position of the run's first timestep among the scheduler's; above 0 for a run that
+            starts from a picture.
     """
 
     scheduler: Any
     timesteps: Tensor
+    first: int = 0
 
     def step(self, index: int) -> Step:
         """Where the run stands at a position of the list."""
         t = self.timesteps[index]
         sigmas = getattr(self.scheduler, "sigmas", None)
         sigma = (
-            float(sigmas[index])
+            float(sigmas[self.first + index])
             if sigmas is not None
             else float(t) / self.scheduler.config.num_train_timesteps
         )
