@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from compose.errors import RequestError
+from compose.models.flux import Flux
+from compose.models.sd3 import StableDiffusion3
 from compose.models.sd15 import StableDiffusion15
-from compose.text.encoding import Encoded, encode_clip, encode_t5, end_to_end, side_by_side, weigh
-from compose.text.windows import truncated, windowed
+from compose.models.sdxl import StableDiffusionXL
+from compose.text.encoding import encode_clip, weigh
+from compose.text.windows import windowed
 from compose.types import TextOptions
-from tests.text import tiny_text
 from tests.tiny import tiny_pipeline
+from tests.tiny_flux import tiny_flux
+from tests.tiny_sd3 import tiny_sd3
+from tests.tiny_sdxl import tiny_sdxl
 
 CPU = torch.device("cpu")
 PLAIN = ["a red cat, a dog on the beach", "MOCHI  é 3", ""]
@@ -28,36 +33,6 @@ def stock_sd15(pipe: Any, prompts: list[str], clip_skip: int | None = None) -> T
         return pipe.encode_prompt(prompts, CPU, 1, False, clip_skip=clip_skip)[0]
     finally:
         object.__delattr__(pipe.text_encoder, "text_model")
-
-
-def sdxl(pipe: Any, prompts: list[str], layer: int = 2, count: int | None = None) -> Encoded:
-    parts = [
-        encode_clip(model, windowed(prompts, tokenizer, count), CPU, layer=layer, normed=False)
-        for model, tokenizer in (
-            (pipe.text_encoder, pipe.tokenizer),
-            (pipe.text_encoder_2, pipe.tokenizer_2),
-        )
-    ]
-    return side_by_side(*parts)
-
-
-def sd3(pipe: Any, prompts: list[str], layer: int = 2) -> Encoded:
-    first, second = (
-        encode_clip(model, truncated(prompts, tokenizer), CPU, layer=layer, normed=False)
-        for model, tokenizer in (
-            (pipe.text_encoder, pipe.tokenizer),
-            (pipe.text_encoder_2, pipe.tokenizer_2),
-        )
-    )
-    third = encode_t5(pipe.text_encoder_3, truncated(prompts, pipe.tokenizer_3, 256), CPU)
-    return end_to_end(side_by_side(first, second), third)
-
-
-def flux(pipe: Any, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
-    windows = truncated(prompts, pipe.tokenizer)
-    pooled = encode_clip(pipe.text_encoder, windows, CPU, layer=1, normed=True).pooled
-    t5 = encode_t5(pipe.text_encoder_2, truncated(prompts, pipe.tokenizer_2, 512), CPU)
-    return t5.embeds, pooled
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -89,33 +64,31 @@ def test_an_encoder_that_wants_a_mask_gets_the_one_of_the_stock_pipeline() -> No
 
 @pytest.mark.parametrize("skip", [None, 1])
 def test_sdxl_plain_prompts_are_bit_equal_to_the_stock_pipeline(skip) -> None:
-    pipe = tiny_text.sdxl()
+    pipe = tiny_sdxl()
     embeds, _, pooled, _ = pipe.encode_prompt(
         PLAIN, device=CPU, do_classifier_free_guidance=False, clip_skip=skip
     )
-    got = sdxl(pipe, PLAIN, 2 if skip is None else 2 + skip)
-    assert torch.equal(got.embeds, embeds)
-    assert got.pooled is not None and torch.equal(got.pooled[:, -pooled.shape[-1] :], pooled)
+    options = None if skip is None else TextOptions(clip_skip=2 + skip)
+    got = StableDiffusionXL(pipe).encode(PLAIN, options)
+    assert torch.equal(got.embeds, embeds) and torch.equal(got.extra["pooled"], pooled)
 
 
 @pytest.mark.parametrize("prompts", [PLAIN, ["cat dog " * 60, "a " * 300]])
 def test_sd3_plain_prompts_are_bit_equal_to_the_stock_pipeline(prompts) -> None:
-    pipe = tiny_text.sd3()
+    pipe = tiny_sd3()
     embeds, _, pooled, _ = pipe.encode_prompt(
         prompts, prompts, prompts, device=CPU, do_classifier_free_guidance=False
     )
-    got = sd3(pipe, prompts)
-    assert torch.equal(got.embeds, embeds)
-    assert got.pooled is not None and torch.equal(got.pooled, pooled)
+    got = StableDiffusion3(pipe).encode(prompts)
+    assert torch.equal(got.embeds, embeds) and torch.equal(got.extra["pooled"], pooled)
 
 
 @pytest.mark.parametrize("prompts", [PLAIN, ["cat dog " * 60, "a " * 600]])
 def test_flux_plain_prompts_are_bit_equal_to_the_stock_pipeline(prompts) -> None:
-    pipe = tiny_text.flux()
+    pipe = tiny_flux()
     embeds, pooled, _ = pipe.encode_prompt(prompts, device=CPU)
-    got, summary = flux(pipe, prompts)
-    assert torch.equal(got, embeds)
-    assert summary is not None and torch.equal(summary, pooled)
+    got = Flux(pipe).encode(prompts)
+    assert torch.equal(got.embeds, embeds) and torch.equal(got.extra["pooled"], pooled)
 
 
 def test_textual_inversions_are_bit_equal_to_the_stock_pipeline() -> None:
@@ -135,14 +108,14 @@ def test_a_long_prompt_is_both_halves_encoded_by_the_stock_pipeline() -> None:
 
 
 def test_a_long_sdxl_prompt_has_the_pooled_output_of_its_first_window() -> None:
-    pipe = tiny_text.sdxl()
+    pipe = tiny_sdxl()
     halves = [["cat, " * 30 + "a red dog, " * 3], ["a red dog, " * 5]]
     first, second = (
         pipe.encode_prompt(half, device=CPU, do_classifier_free_guidance=False) for half in halves
     )
-    got = sdxl(pipe, [LONG])
+    got = StableDiffusionXL(pipe).encode([LONG])
     assert torch.equal(got.embeds, torch.cat([first[0], second[0]], dim=1))
-    assert got.pooled is not None and torch.equal(got.pooled[:, 32:], first[2])
+    assert torch.equal(got.extra["pooled"], first[2])
 
 
 def in_fp64(pipe: Any) -> Any:
@@ -165,7 +138,7 @@ def test_sd15_weights_are_the_formula_by_hand() -> None:
 
 
 def test_sd3_weights_reach_every_encoder_and_leave_the_pooled_output_alone() -> None:
-    pipe = in_fp64(tiny_text.sd3())
+    pipe = in_fp64(tiny_sd3())
     stock = [
         pipe.encode_prompt(p, p, p, device=CPU, do_classifier_free_guidance=False)
         for p in (["a red cat"], [""])
@@ -174,9 +147,9 @@ def test_sd3_weights_reach_every_encoder_and_leave_the_pooled_output_alone() -> 
     weights = torch.ones(77 + 256, dtype=torch.float64)
     weights[2] = weights[77 + 1] = 1.5  # T5 has no start
     expected = empty + weights[:, None] * (plain - empty)
-    got = sd3(pipe, ["a (red:1.5) cat"])
+    got = StableDiffusion3(pipe).encode(["a (red:1.5) cat"])
     assert (got.embeds - expected).abs().max() < 1e-12
-    assert got.pooled is not None and torch.equal(got.pooled, stock[0][2])
+    assert torch.equal(got.extra["pooled"], stock[0][2])
 
 
 def test_weights_in_the_second_window_are_taken_from_the_same_empty_prompt() -> None:

@@ -11,17 +11,22 @@ from hypothesis import strategies as st
 from compose.adapters.triggers import has_trigger, without_triggers
 from compose.errors import RequestError
 from compose.models.detect import embedded_folder
+from compose.models.flux import Flux
+from compose.models.sd3 import StableDiffusion3
 from compose.models.sd15 import StableDiffusion15
+from compose.models.sdxl import StableDiffusionXL
 from compose.text.pieces import read_pieces
 from compose.text.positions import find, occurrences
 from compose.text.weighting import parse_weights, plain_text
 from compose.text.windows import truncated, windowed
 from compose.types import Token
-from tests.text import tiny_text
-from tests.text.test_encoding import sd3, sdxl
-from tests.tiny import tiny_pipeline
+from tests.tiny import clip_tokenizer, tiny_pipeline
+from tests.tiny_flux import tiny_flux
+from tests.tiny_sd3 import tiny_sd3
+from tests.tiny_sdxl import tiny_sdxl
+from tests.tiny_t5 import t5_tokenizer
 
-CLIP, T5 = tiny_text.clip_tokenizer(), tiny_text.t5_tokenizer()
+CLIP, T5 = clip_tokenizer(), t5_tokenizer()
 
 
 def embedded_tokenizer() -> Any:
@@ -57,22 +62,27 @@ def test_positions_follow_the_windows_and_every_row_has_its_own() -> None:
     assert len(find(text.tokens[0], long, "cat")) == 80
 
 
-def test_a_word_of_sd3_has_positions_in_clip_and_in_t5() -> None:
+def test_a_word_of_sd3_has_positions_in_clip_and_in_t5_and_one_of_flux_in_t5_alone() -> None:
     prompt = "a red (mochi:1.1) cat"
-    tokens = sd3(tiny_text.sd3(), [prompt]).tokens[0]
+    tokens = StableDiffusion3(tiny_sd3()).encode([prompt]).tokens[0]
     assert find(tokens, prompt, "red mochi") == (2, 3, 77 + 1, 77 + 2)
+    tokens = StableDiffusion3(tiny_sd3(t5=False)).encode([prompt]).tokens[0]
+    assert find(tokens, prompt, "red mochi") == (2, 3)
+    tokens = Flux(tiny_flux()).encode([prompt]).tokens[0]
+    assert find(tokens, prompt, "red mochi") == (1, 2)
 
 
 def test_a_word_of_sdxl_has_the_positions_of_both_encoders_once() -> None:
-    pipe = tiny_text.sdxl()
+    pipe = tiny_sdxl()
+    family = StableDiffusionXL(pipe)
     prompt = "a red cat"
-    assert sdxl(pipe, [prompt]).tokens == windowed([prompt], CLIP).tokens
+    assert family.encode([prompt]).tokens == windowed([prompt], CLIP).tokens
     pipe.load_textual_inversion(
         {"<zed>": pipe.text_encoder.get_input_embeddings().weight[:2].clone()},
         text_encoder=pipe.text_encoder,
         tokenizer=pipe.tokenizer,
     )
-    tokens = sdxl(pipe, ["<zed> cat"]).tokens[0]
+    tokens = family.encode(["<zed> cat"]).tokens[0]
     assert find(tokens, "<zed> cat", "<zed>") == (1, 2, 3, 4)  # two vectors, or < z ed >
     assert find(tokens, "<zed> cat", "cat") == (3, 5)
 

@@ -18,6 +18,7 @@ from compose.request import AdapterUse, Request
 from compose.wording import wording_warnings
 from tests import engine
 from tests.tiny import tiny_pipeline
+from tests.tiny_sdxl import EVERYWHERE, tiny_sdxl
 
 FIRST, SECOND = "cat, " * 30 + "a red dog, " * 3, "a red dog, " * 5
 LONG = FIRST + SECOND
@@ -87,6 +88,22 @@ def test_adapters_on_the_text_encoder_act_in_every_window_and_in_the_empty_promp
     engine.assert_close(got, stock(pipe, asked, cond, windows_by_hand(pipe, ["dog", ""])))
     base = windows_by_hand(composer.family.pipe, [FIRST, "a red dog, " + SECOND])
     assert (base - plain).abs().amax(dim=(0, 2)).min() > 1e-3  # at every position
+
+
+def test_adapters_on_both_text_encoders_of_sdxl_act_in_every_window(tmp_path) -> None:
+    paths = engine.files(tmp_path, pipe=tiny_sdxl(), modules=EVERYWHERE)
+    composer = engine.composer(pipe=tiny_sdxl())
+    asked = ask(paths, LONG)
+    got = engine.latents(composer, asked)
+    composer.close()
+    pipe = engine.merged_pipeline(composer, paths, [0.8, -0.5, 0.6])
+    texts = {}
+    for side, parts in (("", [FIRST, SECOND]), ("negative_", ["dog", ""])):
+        read = [pipe.encode_prompt(p, do_classifier_free_guidance=False) for p in parts]
+        texts[f"{side}prompt_embeds"] = torch.cat([r[0] for r in read], dim=1)
+        texts[f"{side}pooled_prompt_embeds"] = read[0][2]
+    expected = engine.stock(pipe, asked, prompt=None, negative_prompt=None, **texts)
+    engine.assert_close(got, expected)
 
 
 def test_rows_of_several_images_and_passes_share_their_windows(paths) -> None:

@@ -13,10 +13,10 @@ from compose.errors import ShapeError
 from compose.text.pieces import read_pieces
 from compose.text.weighting import parse_weights
 from compose.text.windows import beyond, truncated, windowed, windows_needed
-from tests.text.tiny_text import clip_tokenizer, t5_tokenizer
-from tests.tiny import tiny_pipeline
+from tests.tiny import clip_tokenizer, tiny_pipeline
+from tests.tiny_t5 import t5_tokenizer
 
-CLIP, T5 = clip_tokenizer("!"), t5_tokenizer()
+CLIP, T5 = clip_tokenizer(pad_token="!"), t5_tokenizer()
 
 
 def test_plain_prompts_have_the_ids_of_the_stock_pipeline() -> None:
