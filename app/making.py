@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compose.errors import RequestError
 from compose.result import Prepared
 from compose.run import Calls
 
@@ -87,11 +88,19 @@ def make(
 
 def prepare(columns: Sequence[Column], studio: Studio, screen: Screen) -> Work:
     """Load adapters, check every request, and warn."""
-    composer = studio.composer
-    prepared = [composer.prepare(column.request) for column in columns]
+    kept, prepared = [], []
+    for column in columns:
+        try:
+            prepared.append(studio.composer.prepare(column.request))
+        except RequestError as error:
+            if not column.optional:
+                raise
+            screen.warn(f"{column.label} is left out: {error}")
+            continue
+        kept.append(column)
     for warning in prepared[-1].warnings:  # the last column of a grid has all the adapters
         screen.warn(warning)
-    return Work(columns, prepared)
+    return Work(kept, prepared)
 
 
 def produce(work: Work, studio: Studio, folder: Path, screen: Screen) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from compose.adapters.library import AdapterLibrary
 from compose.errors import RequestError, nearest
 from compose.fusion import method, methods
+from compose.models.options import USUAL, LoadOptions
 from compose.prompt import parse_prompt, refuse_tags
 from compose.request import AdapterUse, Request
 
@@ -20,15 +21,17 @@ class Setting:
     """With what a request is carried out.
 
     Attributes:
-        model: "embedded", a folder or a hub id.
+        model: "embedded", a folder, a file or a hub id.
         device, dtype: as for `Composer.load`.
         offline: hub models come from the cache only.
+        options: as for `Composer.load`; its settings may be a hub id too.
     """
 
     model: str = "embedded"
     device: str = "auto"
     dtype: str = "auto"
     offline: bool = False
+    options: LoadOptions = USUAL
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class Column:
         label: name of a method or of an adapter, or "base".
         request: the request.
         method: whether all adapters are combined; else it is there to compare with.
+        optional: left out, and said so, when the request cannot be carried out.
     """
 
     label: str
     request: Request
     method: bool = True
+    optional: bool = False
 
 
 def read_request(
@@ -149,7 +154,8 @@ def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> li
         RequestError: a field that none of the methods has, or a bad value.
     """
     names = [name.strip() for name in wanted.split(",") if name.strip()]
-    if wanted.strip() == "all":
+    everything = wanted.strip() == "all"
+    if everything:
         names = [n for n, m in methods().items() if _able(m.minimum, m.needs, request)]
     kinds = {name: method(name) for name in names}
     if not kinds:
@@ -166,7 +172,8 @@ def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> li
         columns.append(Column(_short(use.name), replace(request, adapters=(use,)), method=False))
     for name, kind in kinds.items():
         own = {field: value for field, value in fields.items() if field in known[name]}
-        columns.append(Column(name, replace(request, method=kind.parse(own))))
+        asked = replace(request, method=kind.parse(own))
+        columns.append(Column(name, asked, optional=everything))
     return columns
 
 

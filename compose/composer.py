@@ -15,16 +15,18 @@ import torch
 from compose.adapters.adapter import Adapter, AdapterSet
 from compose.adapters.formats import KeyReport, load_adapter
 from compose.adapters.library import AdapterLibrary
-from compose.device import pick_device, pick_dtype
+from compose.device import pick_device
 from compose.errors import RequestError
 from compose.layers import Installation, install
-from compose.models.detect import EMBEDDED, load
+from compose.models.detect import EMBEDDED
 from compose.models.family import Family
+from compose.models.loading import load
+from compose.models.options import USUAL, LoadOptions
 from compose.request import AdapterUse, Request
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
 from compose.slot import GateSlot
-from compose.wording import wording_warnings
+from compose.wording import unmatched_warnings, wording_warnings
 
 
 class Composer:
@@ -62,27 +64,27 @@ class Composer:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        options: LoadOptions = USUAL,
         library: AdapterLibrary | None = None,
         row_budget: int | None = None,
     ) -> Self:
         """Load a base model.
 
         Args:
-            model: "embedded" or a folder in diffusers layout.
+            model: "embedded", a folder in diffusers layout, or a .safetensors file with a whole
+                model in its original layout.
             device: "auto", "cpu" or "cuda".
-            dtype: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "bf16" or "fp16".
+            dtype: "auto" (fp32 on a CPU, on a GPU what suits the family), "fp32", "bf16", "fp16".
+            options: where parts of the model come from, and what is done to fit it into memory.
             library, row_budget: as for `Composer`.
 
         Raises:
             ModelError: the model is missing, broken or of an unsupported family.
-            RequestError: the device is not there.
+            MissingExtraError: it is quantised by a package that is not installed.
+            RequestError: the device is not there, or the options make no sense.
         """
-        where = pick_device(device)
-        return cls(
-            load(model, device=where, dtype=pick_dtype(dtype, where)),
-            library,
-            row_budget=row_budget,
-        )
+        family = load(model, device=pick_device(device), dtype=dtype, options=options)
+        return cls(family, library, row_budget=row_budget)
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +123,7 @@ class Composer:
         request.method.check(run)
         reports = tuple(r for _, r in loaded)
         warnings = (
-            *_unmatched(adapters, reports),
+            *unmatched_warnings(adapters, reports),
             *wording_warnings(request, self.family, adapters),
             *_unheard(run),
         )
@@ -163,17 +165,23 @@ class Composer:
             Final latents [images, C, H, W] and the run that made them.
         """
         self._install(prepared.adapters)
-        return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+        try:
+            return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+        finally:
+            self.family.release()
 
     def _image(
         self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
     ) -> ComposedImage:
-        with torch.no_grad():
-            start = time.perf_counter()
-            latents, run = self._denoise(request, adapters, each)
-            between = time.perf_counter()
-            (image,) = self.family.decode(latents)
-            end = time.perf_counter()
+        try:
+            with torch.no_grad():
+                start = time.perf_counter()
+                latents, run = self._denoise(request, adapters, each)
+                between = time.perf_counter()
+                (image,) = self.family.decode(latents)
+                end = time.perf_counter()
+        finally:
+            self.family.release()
         return ComposedImage(
             image,
             request.seeds[0],
@@ -240,14 +248,6 @@ class Composer:
             return
         self.close()
         self._installation = install(self.family.components, adapters, self.family.site, self.slots)
-
-
-def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[str]:
-    for adapter, report in zip(adapters, reports, strict=True):
-        if report.unmatched:
-            some = ", ".join(report.unmatched[:3])
-            count = len(report.unmatched)
-            yield f"adapter {adapter.name}: {count} of its keys fit nothing in this model ({some})"
 
 
 def _unheard(run: Run) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from compose.adapters.formats import load_adapter
 from compose.adapters.library import AdapterLibrary
@@ -21,13 +21,18 @@ from compose.types import Size
 from tests.tiny import TEXT, random_adapter_file, tiny_pipeline
 
 SIZE = Size(48, 32)  # not square
+TRIGGERS = ("mochi", "biscuit", "sunvo")
+PROMPT = "mochi cat and biscuit dog, sunvo style"
 
 
-def composer(dtype: torch.dtype = torch.float32, **options: Any) -> Composer:
-    """A composer over a tiny random Stable Diffusion 1.x."""
-    pipe = tiny_pipeline()
-    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
-        torch.nn.Module.to(part, dtype)
+def composer(
+    dtype: torch.dtype = torch.float32, *, pipe: DiffusionPipeline | None = None, **options: Any
+) -> Composer:
+    """A composer over a pipeline of random weights; None for a tiny Stable Diffusion 1.x."""
+    pipe = pipe or tiny_pipeline()
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.to(part, dtype)
     return Composer(family_of(pipe), AdapterLibrary(()), **options)
 
 
@@ -39,6 +44,7 @@ def files(
     for k, rank in enumerate(ranks):
         path = folder / f"a{k}.safetensors"
         how = {"rank": rank, "alpha": rank / (k + 1), "seed": k, "text": TEXT, **options}
+        how = {"trigger": TRIGGERS[k % len(TRIGGERS)], **how}
         random_adapter_file(path, layout=layout, **how)
         out.append(path)
     return out
@@ -55,30 +61,34 @@ def request(
         "seeds": (3,),
         "negative": "dog",
     }
-    return Request("cat and dog", adapters=uses, method=method, **{**defaults, **more})
+    return Request(PROMPT, adapters=uses, method=method, **{**defaults, **more})
 
 
 def latents(composer: Composer, asked: Request) -> torch.Tensor:
     return composer.latents(composer.prepare(asked))[0]
 
 
-def stock(pipe: StableDiffusionPipeline, asked: Request, output: str = "latent") -> Any:
-    """The same request through the unmodified diffusers pipeline."""
+def stock(pipe: Any, asked: Request, output: str = "latent", **more: Any) -> Any:
+    """The same request through the unmodified diffusers pipeline; further arguments are its own.
+
+    An empty negative prompt is none at all.
+    """
     if asked.scheduler is not None:
         pipe = copy.copy(pipe)
         pipe.scheduler = SCHEDULERS[asked.scheduler].from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     size = asked.size or SIZE
-    out = pipe(
-        asked.prompt,
-        negative_prompt=asked.negative,
-        num_inference_steps=asked.steps,
-        guidance_scale=asked.guidance,
-        width=size.width,
-        height=size.height,
-        generator=torch.Generator("cpu").manual_seed(asked.seeds[0]),
-        output_type=output,
-    )
+    arguments: dict[str, Any] = {
+        "prompt": asked.prompt,
+        "negative_prompt": asked.negative or None,
+        "num_inference_steps": asked.steps,
+        "guidance_scale": asked.guidance,
+        "width": size.width,
+        "height": size.height,
+        "generator": torch.Generator("cpu").manual_seed(asked.seeds[0]),
+        "output_type": output,
+    }
+    out = pipe(**{**arguments, **more})
     return out.images if output == "latent" else out.images[0]
 
 

@@ -1,32 +1,34 @@
-"""Find a base model and tell its family."""
+"""Which families there are, and where base models lie."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from diffusers import (
-    DiffusionPipeline,
-    FluxPipeline,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-)
+from diffusers import DiffusionPipeline
 
 from compose.errors import ModelError
-from compose.models.card import ModelCard, read_card
+from compose.models.card import ModelCard
 from compose.models.family import Family
 from compose.models.flux import Flux
+from compose.models.folder import Pipeline, read_pipeline
 from compose.models.sd3 import StableDiffusion3
 from compose.models.sd15 import StableDiffusion15
+from compose.models.sdxl import StableDiffusionXL
 
 EMBEDDED = "embedded"
-_FAMILIES: tuple[tuple[type[DiffusionPipeline], type[Family]], ...] = (
-    (StableDiffusionPipeline, StableDiffusion15),
-    (StableDiffusion3Pipeline, StableDiffusion3),
-    (FluxPipeline, Flux),
-)
+FAMILIES: Mapping[str, type[Family]] = {
+    "StableDiffusionPipeline": StableDiffusion15,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
+"""Class name of a diffusers pipeline to the family over it. A new family is one line here: folders,
+single files, the hub, refusals and the list of models follow it."""
+_REFUSED = {
+    "StableDiffusionXLImg2ImgPipeline": "an image-to-image pipeline such as the SDXL refiner, not a"
+    " text-to-image base, so use the base that it refines",
+}
 
 
 def embedded_folder() -> Path:
@@ -40,17 +42,29 @@ def family_of(pipe: DiffusionPipeline, card: ModelCard | None = None) -> Family:
     Raises:
         ModelError: none that is supported, or parts that are not for text to image.
     """
-    for pipeline, family in _FAMILIES:
-        if type(pipe) is pipeline:
-            found = family(pipe, card)
-            found.check_text_to_image()
-            return found
-    supported = ", ".join(p.__name__ for p, _ in _FAMILIES)
-    raise ModelError(f"a {type(pipe).__name__} is not supported; expected one of {supported}")
+    family = family_named(type(pipe).__name__, "the pipeline")(pipe, card)
+    family.check_text_to_image()
+    return family
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a model named on the command line.
+def family_named(pipeline: str, what: str) -> type[Family]:
+    """The family of a kind of pipeline.
+
+    Args:
+        pipeline: class name.
+        what: that is of this kind, for the message.
+
+    Raises:
+        ModelError: none that is supported.
+    """
+    if pipeline not in FAMILIES:
+        why = _REFUSED.get(pipeline, "which is not supported")
+        raise ModelError(f"{what} is a {pipeline}, {why}; expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[pipeline]
+
+
+def model_pipeline(model: str) -> Pipeline:
+    """The folder of a model named on the command line, known by its index.
 
     Args:
         model: "embedded" or a folder in diffusers layout.
@@ -59,55 +73,16 @@ def model_folder(model: str) -> Path:
         ModelError: there is no such folder, or it holds no pipeline of a supported family.
     """
     folder = embedded_folder() if model == EMBEDDED else Path(model)
-    index = folder / "model_index.json"
-    if not index.is_file():
-        hint = (
-            "the package was installed without its weights"
-            if model == EMBEDDED
-            else "give a diffusers folder"
+    if model == EMBEDDED and not folder.is_dir():
+        raise ModelError(
+            f"no model at {folder}: the package was installed without its weights; expected them"
+            " there, so install it again"
         )
-        raise ModelError(f"no model at {folder}: expected a folder with a model_index.json; {hint}")
-    try:
-        name = json.loads(index.read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{index} is not a pipeline description: expected JSON with _class_name ({error})"
-        ) from None
-    supported = [p.__name__ for p, _ in _FAMILIES]
-    if name not in supported:
-        raise ModelError(f"{folder} holds a {name}; expected one of {', '.join(supported)}")
-    return folder
+    pipeline = read_pipeline(folder)
+    family_named(pipeline.name, str(folder))
+    return pipeline
 
 
-def family_name(folder: Path) -> str:
-    """Name of the family of a folder that `model_folder` has found good."""
-    index = json.loads((folder / "model_index.json").read_text())
-    return {p.__name__: family.name for p, family in _FAMILIES}[index["_class_name"]]
-
-
-def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
-    """Load a base model from disk. Nothing is downloaded.
-
-    Args:
-        model: "embedded" or a folder in diffusers layout.
-        device: where to put it.
-        dtype: of its weights.
-
-    Raises:
-        ModelError: missing, broken or of an unsupported family.
-    """
-    folder = model_folder(model)
-    index = json.loads((folder / "model_index.json").read_text())
-    kind = {p.__name__: p for p, _ in _FAMILIES}[index["_class_name"]]
-    options: dict[str, Any] = {n: None for n, part in index.items() if part == [None, None]}
-    if kind is StableDiffusionPipeline:
-        options |= {"safety_checker": None, "requires_safety_checker": False}
-    try:
-        pipe = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{folder} could not be loaded: {first}; expected a complete diffusers folder"
-        ) from error
-    pipe.set_progress_bar_config(disable=True)
-    return family_of(pipe.to(device), read_card(folder))
+def model_folder(model: str) -> Path:
+    """Where such a model lies; arguments and errors as of `model_pipeline`."""
+    return model_pipeline(model).folder

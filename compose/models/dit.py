@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compose.errors import ModelError
 from compose.models.family import Family, Schedule
 from compose.slot import TokenLayout
+from compose.text.windows import beyond
 from compose.types import Kind, Site, Size, Stream
 
 _VECTOR = re.compile(r"(^|\.)norm\w*\.linear$|^time_text_embed\.")  # before blocks: norms are there
@@ -36,6 +37,7 @@ class JointTransformer(Family):
     """
 
     denoiser_name: ClassVar[str] = "transformer"
+    half: ClassVar[torch.dtype] = torch.bfloat16
     schedulers: ClassVar[Mapping[str, Any]] = {"euler": FlowMatchEulerDiscreteScheduler}
     blocks: ClassVar[Mapping[str, str]]
     text_first: ClassVar[bool]
@@ -98,7 +100,7 @@ class JointTransformer(Family):
         return TokenLayout(height // self.patch, width // self.patch, self.text_first)
 
     def beyond_the_end(self, prompt: str) -> str:
-        return min((_cut_off(reader, prompt, most) for reader, most in self.readers), key=len)
+        return min((beyond(prompt, reader, most) for reader, most in self.readers), key=len)
 
     def set_timesteps(self, scheduler: Any, steps: int, size: Size) -> None:
         """Lay the steps out; a scheduler with dynamic shifting spends more of them at high noise
@@ -145,9 +147,3 @@ def _stream(path: str) -> Stream:
     if _TEXT.search(path):
         return "text"
     return "joint" if _JOINT.match(path) else "image"
-
-
-def _cut_off(tokenizer: Any, prompt: str, most: int) -> str:
-    """The end of a prompt that an encoder of `most` tokens, the last one an end mark, cuts off."""
-    ids = tokenizer(prompt, truncation=False)["input_ids"]
-    return str(tokenizer.decode(ids[most - 1 : -1])).strip() if len(ids) > most else ""

@@ -19,9 +19,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
+from compose.device import compute_dtype
 from compose.errors import RequestError, nearest
 from compose.models.card import ModelCard
 from compose.slot import TokenLayout
+from compose.text.encoding import check_layer
 from compose.types import Conditioning, Site, Size, Step, TextOptions
 
 SCHEDULERS: Mapping[str, Any] = {
@@ -37,18 +39,21 @@ class Schedule:
 
     Attributes:
         scheduler: diffusers scheduler with its timesteps set.
-        timesteps: [total].
+        timesteps: [total] those of the run.
+        first: position of the run's first timestep among the scheduler's; above 0 for a run that
+            starts from a picture.
     """
 
     scheduler: Any
     timesteps: Tensor
+    first: int = 0
 
     def step(self, index: int) -> Step:
         """Where the run stands at a position of the list."""
         t = self.timesteps[index]
         sigmas = getattr(self.scheduler, "sigmas", None)
         sigma = (
-            float(sigmas[index])
+            float(sigmas[self.first + index])
             if sigmas is not None
             else float(t) / self.scheduler.config.num_train_timesteps
         )
@@ -84,6 +89,8 @@ class Family(ABC):
         text_names: component names of the text encoders.
         card: what the model says about itself.
         schedulers: the solvers it can use, by the name that requests give.
+        half: dtype that suits it on a GPU.
+        optional: text encoders that a checkpoint may lack.
     """
 
     name: ClassVar[str]
@@ -91,6 +98,8 @@ class Family(ABC):
     text_names: ClassVar[tuple[str, ...]]
     usual_guidance: ClassVar[float] = 7.5
     schedulers: ClassVar[Mapping[str, Any]] = SCHEDULERS
+    half: ClassVar[torch.dtype] = torch.float16
+    optional: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
@@ -121,8 +130,12 @@ class Family(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the denoiser's parameters."""
-        return next(self.denoiser.parameters()).dtype
+        """Dtype that the denoiser computes in."""
+        return compute_dtype(self.denoiser)
+
+    def release(self) -> None:
+        """Send what offloading holds on the GPU back, as a stock pipeline does after a picture."""
+        self.pipe.maybe_free_model_hooks()
 
     @property
     def distilled(self) -> bool:
@@ -152,6 +165,11 @@ class Family(ABC):
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
         """Prompts to conditioning, one row each. Runs under whatever gate the text slots hold."""
 
+    def unconditional(self, negatives: Sequence[str], encoded: Conditioning) -> Conditioning:
+        """What the denoiser gets for negative prompts, from what `encode` made of them."""
+        del negatives
+        return encoded
+
     def windows(self, prompts: Sequence[str]) -> int:
         """How many windows of a CLIP encoder the longest of some prompts needs."""
         del prompts
@@ -159,7 +177,7 @@ class Family(ABC):
 
     @abstractmethod
     def beyond_the_end(self, prompt: str) -> str:
-        """The part of a prompt that is too long for the text encoder; empty when all of it fits."""
+        """The part of a prompt that no text encoder sees; empty when all of it fits."""
 
     @abstractmethod
     def latents(
@@ -211,12 +229,16 @@ class Family(ABC):
                 " expected guidance alone, so use --guidance"
             )
 
-    def check_clip_skip(self, clip_skip: int | None) -> None:  # noqa: B027 - see Flux
+    def check_clip_skip(self, clip_skip: int | None) -> None:
         """Refuse a layer that a CLIP text encoder does not have; `clip_skip` as of `TextOptions`.
 
         Raises:
-            RequestError: no layer of CLIP is read.
+            RequestError: an encoder has fewer layers.
         """
+        for name in self.text_names:
+            encoder = self.components.get(name)
+            if clip_skip is not None and encoder is not None and _is_clip(encoder):
+                check_layer(encoder, clip_skip)
 
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.
@@ -268,3 +290,7 @@ class Family(ABC):
             full, generator=list(generators), device=self.device, dtype=self.dtype
         )
         return out
+
+
+def _is_clip(encoder: Any) -> bool:
+    return str(encoder.config.model_type).startswith("clip")

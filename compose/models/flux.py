@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from compose.errors import RequestError
 from compose.models.dit import JointTransformer
+from compose.text.encoding import encode_clip, encode_t5
+from compose.text.windows import truncated
 from compose.types import Conditioning, Step, TextOptions
 
 _T5_TOKENS = 512
@@ -85,10 +87,12 @@ class Flux(JointTransformer):
 
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
         del options  # CLIP has one window and no layers to choose from
-        embeds, pooled, _ = self.pipe.encode_prompt(
-            list(prompts), None, self.device, max_sequence_length=self._t5_tokens
-        )
-        return Conditioning(embeds, {"pooled": pooled})
+        pipe = self.pipe
+        windows = truncated(prompts, pipe.tokenizer)
+        clip = encode_clip(pipe.text_encoder, windows, self.device, layer=1, normed=True)
+        windows = truncated(prompts, pipe.tokenizer_2, self._t5_tokens)
+        text = encode_t5(pipe.text_encoder_2, windows, self.device)
+        return Conditioning(text.embeds, {"pooled": clip.summary}, text.tokens)
 
     def predict(
         self,

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from compose.errors import RequestError
 from compose.models.dit import JointTransformer
+from compose.text.encoding import Encoded, encode_clip, encode_t5, end_to_end, side_by_side
+from compose.text.windows import truncated
 from compose.types import Conditioning, Size, Step, TextOptions
 
 _T5_TOKENS = 256
@@ -27,6 +29,7 @@ class StableDiffusion3(JointTransformer):
     name: ClassVar[str] = "sd3"
     text_names: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "text_encoder_3")
     usual_guidance: ClassVar[float] = 7.0
+    optional: ClassVar[tuple[str, ...]] = ("text_encoder_3",)
     blocks: ClassVar[Mapping[str, str]] = {"transformer_blocks": "joint"}
     text_first: ClassVar[bool] = False
     schedulers: ClassVar[Mapping[str, Any]] = {
@@ -52,16 +55,24 @@ class StableDiffusion3(JointTransformer):
 
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
         layer = _OWN_LAYER if options is None else options.clip_skip or _OWN_LAYER
-        embeds, _, pooled, _ = self.pipe.encode_prompt(
-            list(prompts),
-            None,
-            None,
-            self.device,
-            do_classifier_free_guidance=False,
-            clip_skip=layer - _OWN_LAYER,  # the pipeline counts from its own layer
-            max_sequence_length=_T5_TOKENS,
-        )
-        return Conditioning(embeds, {"pooled": pooled})
+        pipe = self.pipe
+        both = [
+            encode_clip(encoder, truncated(prompts, cut), self.device, layer=layer, normed=False)
+            for encoder, cut in (
+                (pipe.text_encoder, pipe.tokenizer),
+                (pipe.text_encoder_2, pipe.tokenizer_2),
+            )
+        ]
+        text = end_to_end(side_by_side(*both), self._t5(prompts, both[0].embeds))
+        return Conditioning(text.embeds, {"pooled": text.summary}, text.tokens)
+
+    def _t5(self, prompts: Sequence[str], like: Tensor) -> Encoded:
+        """What T5 makes of prompts; zeros, which stand for no words, in a model without it."""
+        if self.pipe.text_encoder_3 is None:
+            width = self.pipe.transformer.config.joint_attention_dim
+            return Encoded(like.new_zeros(len(prompts), _T5_TOKENS, width), ((),) * len(prompts))
+        windows = truncated(prompts, self.pipe.tokenizer_3, _T5_TOKENS)
+        return encode_t5(self.pipe.text_encoder_3, windows, self.device)
 
     def predict(
         self,

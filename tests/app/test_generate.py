@@ -127,11 +127,6 @@ def test_a_missing_trigger_is_a_warning(generate: Run) -> None:
     assert f"warning: {warning}" in result.stderr.splitlines()
 
 
-def test_a_prompt_that_is_too_long_is_a_warning(generate: Run) -> None:
-    (warning,) = parsed(generate("cat " * 80 + "beach dog", "--json"))["warnings"]
-    assert "'cat cat cat cat beach dog'" in warning or "beach dog" in warning
-
-
 def test_an_interruption_keeps_what_is_finished(
     generate: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,3 +216,13 @@ def test_a_grid_is_the_same_as_single_requests(generate: Run) -> None:
 def test_grid_all_leaves_out_what_cannot_run(generate: Run) -> None:
     data = parsed(generate("cat", "--grid", "all", "--json"))
     assert data["grid"]["columns"] == ["base", "merge"]
+
+
+def test_grid_all_says_which_methods_refuse(generate: Run) -> None:
+    with_word = parsed(generate(*ONE, "--grid", "all", "--json"))
+    assert "w_switch" in with_word["grid"]["columns"]
+    without = parsed(generate("a dog", "--lora", "tiny_one", "--grid", "all", "--json"))
+    assert "w_switch" not in without["grid"]["columns"]
+    assert any("w_switch is left out: " in text for text in without["warnings"])
+    alone = generate("a dog", "--lora", "tiny_one", "--grid", "w_switch")
+    assert alone.exit_code == 2 and "needs the trigger words" in alone.stderr

@@ -15,7 +15,7 @@ from compose.fusion.composite import Composite
 from compose.fusion.switch import Switch
 from compose.gate import Gate
 from compose.layers import GatedLoraLayer
-from compose.models.detect import load
+from compose.models.loading import load
 from compose.types import Size
 from tests import engine
 from tests.models.joint import MODELS, Model, latents, stock
@@ -198,7 +198,7 @@ def test_routers_and_combiners_see_the_same_axes_at_every_site(model, paths) -> 
 def test_a_folder_is_loaded_as_what_it_is(model, tmp_path) -> None:
     pipe = model.build()
     pipe.save_pretrained(tmp_path)
-    family = load(str(tmp_path), device=torch.device("cpu"), dtype=torch.float32)
+    family = load(str(tmp_path), device=torch.device("cpu"), dtype="fp32")
     assert type(family) is type(model.composer().family)
     asked = model.request(steps=2)
     assert stock(family.pipe, asked, "pil").tobytes() == stock(pipe, asked, "pil").tobytes()
