@@ -227,14 +227,14 @@ def _check_method(method: CompositionMethod) -> None:
 
 def _check_module(name: str, module: nn.Module) -> None:
     """Refuse a part of a pipeline that gated layers or hooks would get lost in."""
-    why = ""
     if surrounded(module) or any(isinstance(m, GatedLoraLayer) for m in module.modules()):
-        why = "carries adapters of lora-compose already; detach them (or close their Composer)"
+        how, advice = "carries adapters of lora-compose", "detach them, or close their Composer"
     elif getattr(module, "peft_config", None):
-        why = "carries adapters of PEFT; take them out with pipe.unload_lora_weights()"
+        how, advice = "carries adapters of PEFT", "take them out with pipe.unload_lora_weights()"
     elif is_compiled_module(module) or any(m._compiled_call_impl for m in module.modules()):
-        why = "is compiled; attach to a pipeline that is not"
+        how, advice = "is compiled", "attach to a pipeline that is not"
     elif any(p.is_meta for p in module.parameters()):
-        why = "is offloaded layer by layer; use pipe.enable_model_cpu_offload()"
-    if why:
-        raise RequestError(f"the pipeline's {name} {why} first: expected it as it was loaded")
+        how, advice = "is offloaded layer by layer", "use pipe.enable_model_cpu_offload()"
+    else:
+        return
+    raise RequestError(f"the pipeline's {name} {how}; expected it as it was loaded, so {advice}")

@@ -53,9 +53,9 @@ class Prompts:
         self._pipe = family.pipe
         self._positions = positions
         self._weights = self._now = weights
+        self._made: dict[tuple[float, ...], Sequence[Any]] = {}  # weights to encoded prompts
         self._warn = warn
-        self._call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-        self._made: dict[tuple[float, ...], Sequence[Any]] = {}
+        self._again: Callable[[], Sequence[Any]] | None = None  # None: there are no words
         self._encode: Callable[..., Sequence[Any]] = self._pipe.encode_prompt
         with ExitStack() as undo:
             for name in family.text_names:
@@ -78,7 +78,7 @@ class Prompts:
         """
         if weights == self._weights:
             return own
-        if not self._is_ours(own):
+        if self._again is None or not self._is_ours(own):
             self._warn(
                 "the pipeline was given embeddings, or they were changed after it encoded the"
                 " prompt, so the adapters' text-encoder parts cannot have shares of their own, as"
@@ -93,22 +93,22 @@ class Prompts:
                 " its full weight"
             )
         if weights not in self._made:
-            self._made[weights] = self._encode_with(weights)
+            self._now = weights
+            try:
+                self._made[weights] = self._again()
+            finally:
+                self._now = self._weights
         return self._texts(self._made[weights], own)
 
     def _encode_prompt(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
         """Stands in for the pipeline's method of that name."""
-        self.asked, self._call = True, (args, kwargs)
-        self._made = {self._weights: self._encode(*args, **kwargs)}
+        self.asked = True
+        again = partial(self._encode, *args, **kwargs)
+        given = inspect.signature(self._encode).bind(*args, **kwargs).arguments
+        ready = any(v is not None for name, v in given.items() if name.endswith("_embeds"))
+        self._again = None if ready else again
+        self._made = {self._weights: again()}
         return self._made[self._weights]
-
-    def _encode_with(self, weights: tuple[float, ...]) -> Sequence[Any]:
-        args, kwargs = self._call
-        self._now = weights
-        try:
-            return self._encode(*args, **kwargs)
-        finally:
-            self._now = self._weights
 
     def _encoder(self, slot: GateSlot, *args: Any, **kwargs: Any) -> Talk:
         """One call of a text encoder."""
@@ -117,13 +117,7 @@ class Prompts:
             return (yield args, kwargs)
 
     def _is_ours(self, own: Texts) -> bool:
-        """Whether `encode_prompt` made the pipeline's texts from words."""
-        if not self._made:
-            return False
-        args, kwargs = self._call
-        given = inspect.signature(self._encode).bind(*args, **kwargs).arguments
-        if any(v is not None for name, v in given.items() if name.endswith("_embeds")):
-            return False
+        """Whether the pipeline gives what `encode_prompt` made."""
         made = self._texts(self._made[self._weights], own)
         return all(
             _equal(ours, theirs)

@@ -52,7 +52,6 @@ class AttachedRun(Run):
         slots: dict[str, GateSlot],
         row_budget: int | None,
     ) -> None:
-        # The other fields of a run stay unset: see __getattr__.
         self.family = family
         self.adapters = adapters
         self.weights, self.text_weights = weights, text_weights
@@ -61,6 +60,9 @@ class AttachedRun(Run):
         self.calls, self.trace = Calls(), []
 
     def __getattr__(self, name: str) -> Any:
+        """Called for what is not there: fields that `__init__` leaves out, or that only a call of
+        the pipeline will tell.
+        """
         if name in Run.__dataclass_fields__ or hasattr(Run, name):
             self._refuse(f"run.{name}")
         raise AttributeError(f"a run has no attribute {name!r}")
@@ -69,8 +71,8 @@ class AttachedRun(Run):
 
     def _refuse(self, what: str) -> NoReturn:
         raise RequestError(
-            f"the method asked for {what}, which it cannot have here when it is attached to a"
-            f" pipeline; expected a method of gates and passes, so {LOOP}"
+            f"the method asked for {what}, which it cannot have when it is attached to a pipeline;"
+            f" expected a method of gates and passes, so {LOOP}"
         )
 
     @property
@@ -156,6 +158,7 @@ class AttachedRun(Run):
                 outputs.append((yield (), inputs))
         predictions = by_pass(groups, [output[0] for output in outputs])
         fused = self._rows(method.sides(self, step, predictions))
+        del self._asked  # its tensors are the pipeline's to keep
         return (fused,) if isinstance(outputs[0], tuple) else type(outputs[0])(fused)
 
     def _rows(self, sides: Sides) -> Tensor:

@@ -21,12 +21,14 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
+from torch import nn
 
 import compose
 from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
 from compose.method import CompositionMethod
 from compose.models.sd15 import StableDiffusion15
+from tests import engine
 from tests.tiny import SIDE, tiny_pipeline
 
 PIXELS = 2 * SIDE
@@ -47,6 +49,11 @@ def mask() -> Image.Image:
     return Image.fromarray(half)
 
 
+def generators(*seeds: int) -> list[torch.Generator]:
+    """One for each image."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
 def controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     """A ControlNet of random weights; diffusers makes one that changes nothing at first."""
     with torch.random.fork_rng(devices=[]):
@@ -58,12 +65,12 @@ def controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return net.eval().requires_grad_(False)
 
 
-def inpainting_unet(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A UNet that also reads a mask and a masked picture, as inpainting checkpoints have it."""
+def changed_unet(unet: UNet2DConditionModel, **changes: Any) -> UNet2DConditionModel:
+    """A UNet of random weights, of a slightly different build."""
+    config = {n: v for n, v in unet.config.items() if not n.startswith("_")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(6)
-        wide = UNet2DConditionModel.from_config({**unet.config, "in_channels": 9})
-    return wide.eval().requires_grad_(False)
+        return UNet2DConditionModel(**{**config, **changes}).eval().requires_grad_(False)
 
 
 def _class(kind: str) -> type[Any]:
@@ -88,7 +95,7 @@ def pipeline(kind: str) -> Any:
     """A pipeline of random weights."""
     parts = tiny_pipeline().components
     if kind == "inpaint9":
-        parts["unet"] = inpainting_unet(parts["unet"])
+        parts["unet"] = changed_unet(parts["unet"], in_channels=9)  # with mask and masked picture
     if kind.startswith("controlnet"):
         parts["controlnet"] = controlnet(parts["unet"])
     pipe = _class(kind)(**parts, requires_safety_checker=False)
@@ -138,6 +145,19 @@ def attach(
 def composer(pipe: Any) -> Composer:
     """A composer over the parts of any pipeline, which need not be able to run."""
     return Composer(StableDiffusion15(pipe), AdapterLibrary(()))
+
+
+def denoisers(pipe: Any, paths: Sequence[Path]) -> list[nn.Module]:
+    """The denoiser of a pipeline, once for each adapter, merged into its weights."""
+    return [
+        engine.merged_pipeline(composer(pipe), [path], [weight]).unet
+        for path, weight in zip(paths, WEIGHTS, strict=False)
+    ]
+
+
+def averaging(unets: Sequence[nn.Module]) -> Any:
+    """A forward that is the mean of several denoisers'."""
+    return lambda *args, **kwargs: (torch.stack([u(*args, **kwargs)[0] for u in unets]).mean(0),)
 
 
 def with_peft(pipe: Any, paths: Sequence[Path]) -> Any:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from diffusers import HeunDiscreteScheduler
-from torch import nn
 
 import compose
 from compose.adapters.library import AdapterLibrary
@@ -35,20 +32,6 @@ def paths(tmp_path_factory) -> list[Path]:
 def unet_paths(tmp_path_factory) -> list[Path]:
     """Adapters of the UNet alone."""
     return engine.files(tmp_path_factory.mktemp("unet"), layout="diffusers", alpha=None, text=())
-
-
-def denoisers(pipe: Any, paths: Sequence[Path]) -> list[nn.Module]:
-    """The denoiser of a pipeline, once for each adapter, merged into its weights."""
-    composer = tiny.composer(pipe)
-    return [
-        engine.merged_pipeline(composer, [path], [weight]).unet
-        for path, weight in zip(paths, WEIGHTS, strict=False)
-    ]
-
-
-def averaging(unets: Sequence[nn.Module]) -> Any:
-    """A forward that is the mean of several denoisers'."""
-    return lambda *args, **kwargs: (torch.stack([u(*args, **kwargs)[0] for u in unets]).mean(0),)
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++", "heun"])
@@ -113,12 +96,13 @@ def test_both_conventions_of_switch_in_a_callback(paths, convention) -> None:
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_composite_equals_the_mean_of_merged_denoisers(unet_paths, kind) -> None:
     """The stock pipeline over the mean of three denoisers, one adapter merged into each."""
-    pipe, more = tiny.pipeline(kind), {"num_images_per_prompt": 2}
+    pipe = tiny.pipeline(kind)
     with tiny.attach(pipe, unet_paths, Composite()) as attached:
-        got = tiny.call(kind, pipe, **more)
+        got = tiny.call(kind, pipe, num_images_per_prompt=2, generator=tiny.generators(3, 4))
     assert (attached.calls.forwards, attached.calls.rows) == (4, 4 * 2 * 2 * 3)
-    pipe.unet.forward = averaging(denoisers(pipe, unet_paths))
-    engine.assert_close(got, tiny.call(kind, pipe, **more))
+    pipe.unet.forward = tiny.averaging(tiny.denoisers(pipe, unet_paths))
+    expected = tiny.call(kind, pipe, num_images_per_prompt=2, generator=tiny.generators(3, 4))
+    engine.assert_close(got, expected)
 
 
 def test_composite_from_a_picture_by_hand(paths) -> None:
@@ -202,7 +186,7 @@ def ip_adapter() -> dict[str, dict[str, torch.Tensor]]:
 def test_an_ip_adapter_goes_with_it(unet_paths, kind) -> None:
     """Image embeddings follow their rows; against the mean of merged denoisers, as above."""
     pipe = tiny.pipeline(kind)
-    plain = denoisers(pipe, unet_paths)
+    plain = tiny.denoisers(pipe, unet_paths)
     for unet in (pipe.unet, *plain):
         unet._load_ip_adapter_weights([ip_adapter()])
     generator = torch.Generator().manual_seed(1)
@@ -212,5 +196,5 @@ def test_an_ip_adapter_goes_with_it(unet_paths, kind) -> None:
         got = tiny.call(kind, pipe, **more)
         other = tiny.call(kind, pipe, ip_adapter_image_embeds=[-p for p in pictures])
     assert (got - other).abs().max() > 1e-3  # the picture says something
-    pipe.unet.forward = averaging(plain)
+    pipe.unet.forward = tiny.averaging(plain)
     engine.assert_close(got, tiny.call(kind, pipe, **more))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,8 +17,13 @@ from compose.errors import ShapeError
 from compose.fusion.composite import Composite
 from compose.fusion.merge import Merge
 from compose.fusion.switch import Switch
+from compose.gate import Gate
+from compose.method import GatedMethod
+from compose.run import Run
+from compose.types import Step
 from tests import engine
 from tests.attachment import pipelines as tiny
+from tests.attachment.pipelines import generators
 
 METHODS = (Merge(), Switch(every=1), Composite())
 
@@ -25,10 +31,6 @@ METHODS = (Merge(), Switch(every=1), Composite())
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     return engine.files(tmp_path_factory.mktemp("adapters"), ranks=(2, 4))
-
-
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 @pytest.mark.parametrize("kind", ["text", "controlnet"])
@@ -62,6 +64,54 @@ def test_a_batch_of_prompts_is_as_if_each_were_alone(paths, method) -> None:
             more = {"prompt": prompt, "negative_prompt": negative}
             alone = tiny.call("img2img", pipe, **more, generator=generators(4 + 2 * k))
             engine.assert_close(many[2 * k + 1], alone[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everything(GatedMethod):
+    """A gate with every part, of its own for each image."""
+
+    name: ClassVar[str] = "everything"
+    title: ClassVar[str] = "Everything"
+    source: ClassVar[str] = "https://example.org"
+
+    def gate(self, run: Run, step: Step) -> Gate:
+        g = torch.Generator().manual_seed(step.index)
+        rows, count = run.images, len(run.adapters)
+        return Gate(
+            torch.rand(rows, count, generator=g),
+            text=torch.rand(rows, 77, count, generator=g),
+            image=torch.rand(rows, count, 16, 24, generator=g),
+            site=lambda site: torch.full((count,), 0.5 if site.block == "mid" else 1.0),
+            router=lambda site, x: x.mean(dim=tuple(range(1, x.ndim)))[:, None, None].sigmoid(),
+        )
+
+
+@pytest.mark.parametrize("budget", [None, 3])
+def test_every_part_of_a_gate_reaches_its_rows(paths, budget) -> None:
+    """Per image, token, place, layer and input: against our own loop over two images."""
+    composer = engine.composer()
+    pipe = composer.family.pipe
+    asked = engine.request(paths, [1.0, -0.5], Everything(), seeds=(3, 4))
+    with composer:
+        expected = engine.latents(composer, asked)
+    size = {"width": engine.SIZE.width, "height": engine.SIZE.height}
+    with tiny.attach(pipe, paths, Everything(), row_budget=budget):
+        more = {"prompt": engine.PROMPT, "num_images_per_prompt": 2, **size}
+        got = tiny.call("text", pipe, generator=generators(3, 4), **more)
+    assert (got - tiny.call("text", pipe, generator=generators(3, 4), **more)).abs().max() > 0.05
+    engine.assert_close(got, expected)
+
+
+def test_a_denoiser_that_takes_the_guidance_scale_as_an_input(paths) -> None:
+    """As consistency-distilled ones do: no negative prompt, and one more input with rows."""
+    pipe = tiny.pipeline("img2img")
+    two = {"num_images_per_prompt": 2}
+    pipe.unet = tiny.changed_unet(pipe.unet, time_cond_proj_dim=8)
+    with tiny.attach(pipe, paths, Composite(), text_weight=0.0) as attached:
+        got = tiny.call("img2img", pipe, **two, generator=generators(3, 4))
+    assert {record.rows for record in attached.trace} == {("cond/0",) * 2 + ("cond/1",) * 2}
+    pipe.unet.forward = tiny.averaging(tiny.denoisers(pipe, paths))
+    engine.assert_close(got, tiny.call("img2img", pipe, **two, generator=generators(3, 4)))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
