@@ -17,7 +17,8 @@ from compose.slot import GateSlot
 from compose.types import Conditioning, Step, TextOptions
 
 if TYPE_CHECKING:
-    from compose.models.family import Family, Schedule
+    from compose.models.family import Family
+    from compose.models.schedule import Schedule
 
 
 @dataclass(frozen=True)

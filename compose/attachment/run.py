@@ -16,7 +16,8 @@ from compose.attachment.prompts import Prompts, Texts
 from compose.errors import RequestError, ShapeError
 from compose.guidance import Sides
 from compose.method import CompositionMethod
-from compose.models.family import Family, Schedule
+from compose.models.family import Family
+from compose.models.schedule import Schedule
 from compose.run import Calls, Guided, Pass, Piece, Run, by_pass, stacked
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step

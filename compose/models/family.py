@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from compose.device import compute_dtype
 from compose.errors import RequestError, nearest
 from compose.models.card import ModelCard
+from compose.models.schedule import Schedule
 from compose.slot import TokenLayout
 from compose.text.encoding import check_layer
 from compose.types import Conditioning, Site, Size, Step, TextOptions
@@ -31,53 +31,6 @@ SCHEDULERS: Mapping[str, Any] = {
     "euler": EulerDiscreteScheduler,
     "dpm++": DPMSolverMultistepScheduler,
 }
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A scheduler of its own for one run: schedulers carry state, so none is ever shared.
-
-    Attributes:
-        scheduler: diffusers scheduler with its timesteps set.
-        timesteps: [total] those of the run.
-        first: position of the run's first timestep among the scheduler's; above 0 for a run that
-            starts from a picture.
-    """
-
-    scheduler: Any
-    timesteps: Tensor
-    first: int = 0
-
-    def step(self, index: int) -> Step:
-        """Where the run stands at a position of the list."""
-        t = self.timesteps[index]
-        sigmas = getattr(self.scheduler, "sigmas", None)
-        sigma = (
-            float(sigmas[self.first + index])
-            if sigmas is not None
-            else float(t) / self.scheduler.config.num_train_timesteps
-        )
-        return Step(index, len(self.timesteps), t, sigma)
-
-    def scale(self, latents: Tensor, step: Step) -> Tensor:
-        """Latents as the denoiser wants them at a step; flow matching takes them as they are."""
-        if not hasattr(self.scheduler, "scale_model_input"):
-            return latents
-        scaled: Tensor = self.scheduler.scale_model_input(latents, step.t)
-        return scaled
-
-    def advance(
-        self, prediction: Tensor, step: Step, latents: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
-        """One solver step: latents [images, C, H, W] to the next."""
-        out: Tensor = self.scheduler.step(
-            prediction, step.t, latents, **self._extra(generators), return_dict=False
-        )[0]
-        return out
-
-    def _extra(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        accepted = type(self.scheduler).step.__code__.co_varnames
-        return {"generator": list(generators)} if "generator" in accepted else {}
 
 
 class Family(ABC):
@@ -233,12 +186,19 @@ class Family(ABC):
         """Refuse a layer that a CLIP text encoder does not have; `clip_skip` as of `TextOptions`.
 
         Raises:
-            RequestError: an encoder has fewer layers.
+            RequestError: an encoder has fewer layers, or none of them is CLIP.
         """
-        for name in self.text_names:
-            encoder = self.components.get(name)
-            if clip_skip is not None and encoder is not None and _is_clip(encoder):
-                check_layer(encoder, clip_skip)
+        if clip_skip is None:
+            return
+        parts = self.components
+        encoders = [parts[n] for n in self.text_names if n in parts and _is_clip(parts[n])]
+        if not encoders:
+            raise RequestError(
+                f"clip_skip {clip_skip} was given, but this model has no CLIP text encoder;"
+                " expected none, so leave it out"
+            )
+        for encoder in encoders:
+            check_layer(encoder, clip_skip)
 
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from compose.errors import ModelError
-from compose.models.family import Family, Schedule
+from compose.models.family import Family
+from compose.models.schedule import Schedule
 from compose.types import Size
 
 
