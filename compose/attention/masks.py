@@ -75,7 +75,7 @@ def opened(masks: Tensor, side: int = 3) -> Tensor:
 
 
 def closed(masks: Tensor, side: int = 3) -> Tensor:
-    """Fill gaps that are smaller than a square: grown, then shrunk."""
+    """Fill gaps that are smaller than a square, also towards the border: grown, then shrunk."""
     return erode(dilate(masks, side), side)
 
 

@@ -49,11 +49,13 @@ def standing(
     dtype: torch.dtype = torch.float64,
     pipe: Any = None,
     paths: Any = (),
+    device: str = "cpu",
     **options: Any,
 ) -> Standing:
     """A guided run of a tiny family: passes "uncond" and "cond"."""
     family = FAMILIES[name]
     composer = engine.composer(dtype, pipe=pipe or family.build(), **options)
+    composer.family.pipe.to(device)
     asked = family.request(paths, [1.0] * len(paths), Merge(), seeds=tuple(range(images)))
     prepared = composer.prepare(asked)
     composer._install(prepared.adapters)
