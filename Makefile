@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	  --lora bolt:0.8 --lora wizzo:0.9 --lora candia:0.7 --seed 1 --out out
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 # What a commit has to pass beside the tests.
 check: $(VENV)/.installed-dev

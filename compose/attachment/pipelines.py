@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffusers import (
     DiffusionPipeline,
@@ -13,11 +13,18 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
 )
 
 from compose.errors import ModelError
 from compose.models.family import Family
 from compose.models.sd15 import StableDiffusion15
+from compose.models.sdxl import StableDiffusionXL
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,18 @@ KINDS = (
             StableDiffusionControlNetPipeline,
             StableDiffusionControlNetImg2ImgPipeline,
             StableDiffusionControlNetInpaintPipeline,
+        ),
+    ),
+    Kind(
+        StableDiffusionXL,
+        replace(UNET, texts={"encoder_hidden_states": (0, 1), "text_embeds": (2, 3)}),
+        (
+            StableDiffusionXLPipeline,
+            StableDiffusionXLImg2ImgPipeline,
+            StableDiffusionXLInpaintPipeline,
+            StableDiffusionXLControlNetPipeline,
+            StableDiffusionXLControlNetImg2ImgPipeline,
+            StableDiffusionXLControlNetInpaintPipeline,
         ),
     ),
 )

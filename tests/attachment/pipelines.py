@@ -5,7 +5,7 @@ what the methods do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ from diffusers import (
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetInpaintPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from PIL import Image
@@ -25,11 +32,12 @@ from torch import nn
 
 import compose
 from compose.adapters.library import AdapterLibrary
+from compose.attachment.pipelines import kind_of
 from compose.composer import Composer
 from compose.method import CompositionMethod
-from compose.models.sd15 import StableDiffusion15
 from tests import engine
 from tests.tiny import SIDE, tiny_pipeline
+from tests.tiny_sdxl import tiny_sdxl
 
 PIXELS = 2 * SIDE
 WEIGHTS = (1.0, -0.5, 0.8)
@@ -73,32 +81,35 @@ def changed_unet(unet: UNet2DConditionModel, **changes: Any) -> UNet2DConditionM
         return UNet2DConditionModel(**{**config, **changes}).eval().requires_grad_(False)
 
 
-def _class(kind: str) -> type[Any]:
-    return {
-        "text": type(tiny_pipeline()),
-        "img2img": StableDiffusionImg2ImgPipeline,
-        "inpaint": StableDiffusionInpaintPipeline,
-        "inpaint9": StableDiffusionInpaintPipeline,
-        "controlnet": StableDiffusionControlNetPipeline,
-        "controlnet_img2img": StableDiffusionControlNetImg2ImgPipeline,
-        "controlnet_inpaint": StableDiffusionControlNetInpaintPipeline,
-    }[kind]
-
-
-KINDS = (
-    *("text", "img2img", "inpaint", "inpaint9"),
-    *("controlnet", "controlnet_img2img", "controlnet_inpaint"),
-)
+_CLASSES: Mapping[str, type[Any]] = {
+    "text": StableDiffusionPipeline,
+    "img2img": StableDiffusionImg2ImgPipeline,
+    "inpaint": StableDiffusionInpaintPipeline,
+    "inpaint9": StableDiffusionInpaintPipeline,
+    "controlnet": StableDiffusionControlNetPipeline,
+    "controlnet_img2img": StableDiffusionControlNetImg2ImgPipeline,
+    "controlnet_inpaint": StableDiffusionControlNetInpaintPipeline,
+    "xl": StableDiffusionXLPipeline,
+    "xl_img2img": StableDiffusionXLImg2ImgPipeline,
+    "xl_inpaint": StableDiffusionXLInpaintPipeline,
+    "xl_controlnet": StableDiffusionXLControlNetPipeline,
+    "xl_controlnet_img2img": StableDiffusionXLControlNetImg2ImgPipeline,
+    "xl_controlnet_inpaint": StableDiffusionXLControlNetInpaintPipeline,
+}
+KINDS = tuple(kind for kind in _CLASSES if not kind.startswith("xl"))
+XL_KINDS = tuple(kind for kind in _CLASSES if kind.startswith("xl"))
 
 
 def pipeline(kind: str) -> Any:
     """A pipeline of random weights."""
-    parts = tiny_pipeline().components
+    xl = kind in XL_KINDS
+    parts = (tiny_sdxl() if xl else tiny_pipeline()).components
     if kind == "inpaint9":
         parts["unet"] = changed_unet(parts["unet"], in_channels=9)  # with mask and masked picture
-    if kind.startswith("controlnet"):
+    if "controlnet" in kind:
         parts["controlnet"] = controlnet(parts["unet"])
-    pipe = _class(kind)(**parts, requires_safety_checker=False)
+    options = {"add_watermarker": False} if xl else {"requires_safety_checker": False}
+    pipe = _CLASSES[kind](**parts, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -110,10 +121,8 @@ def call(kind: str, pipe: Any, **more: Any) -> torch.Tensor:
         inputs |= {"image": picture(1), "strength": 0.7, "num_inference_steps": 6}
     if "inpaint" in kind:
         inputs |= {"mask_image": mask()}
-    if kind == "controlnet":
-        inputs |= {"image": picture(2)}
-    elif "controlnet" in kind:
-        inputs |= {"control_image": picture(2)}
+    if "controlnet" in kind:
+        inputs |= {"control_image" if "image" in inputs else "image": picture(2)}
     defaults = {
         "prompt": PROMPT,
         "negative_prompt": NEGATIVE,
@@ -144,7 +153,7 @@ def attach(
 
 def composer(pipe: Any) -> Composer:
     """A composer over the parts of any pipeline, which need not be able to run."""
-    return Composer(StableDiffusion15(pipe), AdapterLibrary(()))
+    return Composer(kind_of(pipe).family(pipe), AdapterLibrary(()))
 
 
 def denoisers(pipe: Any, paths: Sequence[Path]) -> list[nn.Module]:
