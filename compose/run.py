@@ -34,8 +34,8 @@ class Calls:
     """What a run cost.
 
     Attributes:
-        forwards: denoiser calls.
-        rows: samples that ran the whole denoiser.
+        forwards: denoiser calls, those for attention alone among them.
+        rows: samples of these calls.
         cached_rows: samples that reused deep features.
         backwards: gradients taken through the denoiser.
     """

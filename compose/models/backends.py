@@ -16,10 +16,12 @@ class Backend:
     """A back end that can be chosen.
 
     Attributes:
+        package: distribution that it comes from; empty for torch.
         masks: whether it takes masks.
         cuda: whether it needs a CUDA GPU.
     """
 
+    package: str = ""
     masks: bool = True
     cuda: bool = False
 
@@ -30,10 +32,10 @@ BACKENDS: Mapping[str, Backend] = {
     "_native_efficient": Backend(cuda=True),
     "_native_cudnn": Backend(cuda=True),
     "_native_flash": Backend(masks=False),
-    "flash": Backend(masks=False, cuda=True),
-    "_flash_3": Backend(masks=False, cuda=True),
-    "sage": Backend(masks=False, cuda=True),
-    "xformers": Backend(cuda=True),
+    "flash": Backend("flash-attn", masks=False, cuda=True),
+    "_flash_3": Backend("flash-attn-3", masks=False, cuda=True),
+    "sage": Backend("sageattention", masks=False, cuda=True),
+    "xformers": Backend("xformers", cuda=True),
 }
 """By the names that diffusers gives them (`diffusers.models.attention_dispatch`). Left out are
 those that download their kernels, those for other devices, those for rows of different lengths, and
