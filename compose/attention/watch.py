@@ -109,7 +109,7 @@ class Watch:
             paths = ", ".join(sorted(site.path for site in self._due))
             raise CaptureError(
                 f"attention was to be captured at {paths}, which did not run in this call; expected"
-                " layers that do (compiled blocks run without them), so choose others"
+                " layers that do, so choose others"
             )
 
     def _answer(self, place: Place, call: AttentionCall) -> Tensor:

@@ -288,6 +288,27 @@ def test_a_mask_that_is_there_is_part_of_what_is_captured() -> None:
         assert torch.allclose(values.sum(-1), torch.ones_like(values.sum(-1)), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("sd15", "mid_block.attentions.0.transformer_blocks.0"),
+        ("flux", "single_transformer_blocks.1"),
+    ],
+)
+def test_a_compiled_block_is_captured_alike(name, block) -> None:
+    here = standing(name, images=1, dtype=torch.float32)
+    here.predict(capture=CAPTURE)
+    expected = here.run.maps["cond"]["words"]
+    here.family.denoiser.get_submodule(block).compile(backend="eager")
+    plain = here.predict()
+    under = here.predict(capture=CAPTURE)
+    got = here.run.maps["cond"]["words"]
+    torch._dynamo.reset()
+    assert all(torch.equal(under[n], p) for n, p in plain.items())
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.allclose(ours.values, theirs.values, atol=1e-6)
+
+
 def test_passes_are_plain_data() -> None:
     here = standing("sd15")
     one = here.passes[0]
