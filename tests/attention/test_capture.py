@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
 
 from compose.attention.capture import Columns, LayerCapture, Outputs
-from compose.attention.layers import Images, Place, image_layers, text_layers
+from compose.attention.layers import Images, image_layers, text_layers
 from compose.errors import CaptureError, ShapeError
 from tests.attention.explicit import explicit
 from tests.attention.runs import ALL, Standing, standing
@@ -23,10 +25,38 @@ def close(got: Tensor, expected: Tensor) -> None:
     assert torch.allclose(got, expected, rtol=1e-8, atol=1e-10)
 
 
-def places(here: Standing) -> dict:
-    layout = here.family.layout(here.latents)
+@dataclass(frozen=True)
+class Spans:
+    """Where image and text are in a layer, by hand: FLUX has the text first, SD3 the image."""
+
+    grid: tuple[int, int]
+    queries: dict[str, slice]
+    keys: dict[str, slice]
+
+
+GRIDS = {
+    "sd15": {0: (16, 24), 1: (8, 12), 2: (4, 6)},
+    "sdxl": {0: (16, 24), 1: (8, 12), 2: (4, 6)},
+    "sd3": {None: (8, 12)},
+    "flux": {None: (8, 12)},
+}
+
+
+def places(here: Standing, name: str) -> dict:
     text = here.passes[0].conditioning.embeds.shape[1]
-    return {site: Place(site, layout, text) for site in here.family.attention_layers()}
+    found = {}
+    for site in here.family.attention_layers():
+        h, w = GRIDS[name][site.level]
+        n, t = h * w, text
+        image = {"image": slice(0, n)}
+        if site.keys == "joint" and name == "flux":
+            keys = queries = {"text": slice(0, t), "image": slice(t, t + n)}
+        elif site.keys == "joint":
+            keys = queries = {"image": slice(0, n), "text": slice(n, n + t)}
+        else:
+            queries, keys = image, image if site.keys == "image" else {"text": slice(0, t)}
+        found[site] = Spans((h, w), queries, keys)
+    return found
 
 
 def written_out(here: Standing, name: str, **more) -> dict:
@@ -52,7 +82,7 @@ def test_columns_are_those_of_a_softmax_written_out(name) -> None:
     here.predict(capture=asked)
     assert list(here.run.maps) == ["cond"]
     got = here.run.maps["cond"]
-    at = places(here)
+    at = places(here, name)
     chosen = [site for site in at if site.keys != "image"]
     assert {layer.site for layer in got["full"]} == set(chosen)
     for name_of, capture in asked.items():
@@ -62,7 +92,7 @@ def test_columns_are_those_of_a_softmax_written_out(name) -> None:
             assert layer.grid == at[layer.site].grid
 
 
-def _expected(capture: Columns, attention, place: Place) -> Tensor:
+def _expected(capture: Columns, attention, place: Spans) -> Tensor:
     queries, keys = place.queries[capture.queries], place.keys[capture.keys]
     logits = attention.logits[2:]
     if capture.norm == "none":
@@ -82,7 +112,7 @@ def _expected(capture: Columns, attention, place: Place) -> Tensor:
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_text_that_attends_to_the_image(name) -> None:
     here = standing(name)
-    oracle, at = written_out(here, name), places(here)
+    oracle, at = written_out(here, name), places(here, name)
     for capture in (
         Columns(text_layers(), WORDS, queries="text", keys="image"),
         Columns(text_layers(), None, queries="text", keys="image", norm="none", heads=True),
@@ -112,7 +142,7 @@ def test_probabilities_over_all_text_sum_to_one_in_cross_attention_and_to_less_i
 @pytest.mark.parametrize("name", ALL)
 def test_outputs_are_those_of_the_layer(name) -> None:
     here = standing(name)
-    oracle, at = written_out(here, name), places(here)
+    oracle, at = written_out(here, name), places(here, name)
     here.predict(capture={"h": Outputs(image_layers())})
     captured = here.run.maps["cond"]["h"]
     assert len(captured) == sum(map(image_layers(), at))
@@ -175,7 +205,7 @@ def test_every_pass_has_captures_of_its_own() -> None:
 
 def test_image_only_layers_of_stable_diffusion_3_5_are_self_attention() -> None:
     here = standing("sd3", pipe=tiny_sd3(medium=True))
-    oracle, at = written_out(here, "sd3"), places(here)
+    oracle, at = written_out(here, "sd3"), places(here, "sd3")
     rule = lambda site: site.keys == "image"  # noqa: E731
     capture = Columns(rule, ((0, 9),), keys="image")
     here.predict(capture={"own": capture, "text": Columns(text_layers(), ((1,),))})
