@@ -9,6 +9,7 @@ ComposeError
 ├── RequestError (ValueError)   a request that cannot be carried out as asked
 │   └── UnknownMethodError
 ├── ShapeError (ValueError)     tensors that do not fit together
+├── CaptureError                attention that cannot be read or changed as asked
 ├── ConceptError                a concept file that says something impossible
 ├── KernelUnavailableError      a kernel that was asked for and cannot run here
 └── MissingExtraError           an optional dependency that is not installed
@@ -57,6 +58,10 @@ class UnknownMethodError(RequestError):
 
 class ShapeError(ComposeError, ValueError):
     """Tensors that do not fit together."""
+
+
+class CaptureError(ComposeError):
+    """Attention that cannot be read or changed as asked."""
 
 
 class ConceptError(ComposeError):

@@ -16,7 +16,7 @@ FLOORS = (
     ("types",),
     ("gate", "slot", "adapters", "attention", "text", "models", "guidance", "device"),
     ("layers", "train", "method"),
-    ("run", "request", "fusion", "prompt"),
+    ("run", "passes", "request", "fusion", "prompt"),
     ("composer", "result", "quick", "wording", "attachment"),
     ("app", "workflows", "evaluate"),
 )

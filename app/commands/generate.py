@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from compose.models.backends import BACKENDS
 from compose.models.options import OFFLOADS, QUANTIZATIONS, LoadOptions
 
 from ..console import Screen
@@ -115,6 +116,11 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     show_default=True,
     help="What leaves the GPU while it does not work. Changes no pixel.",
 )
+@click.option(
+    "--attention-backend",
+    type=click.Choice(list(BACKENDS)),
+    help="What computes attention, see the doctor command. [default: the model's]",
+)
 @click.option("--vae-tiling", is_flag=True, help="Decode large pictures in tiles, to save memory.")
 @click.option(
     "--out",
@@ -152,7 +158,7 @@ def generate(prompt: str, **flags: Any) -> None:
         columns = grid_columns(request, grid, fields)
     for method in dict.fromkeys(column.request.method.name for column in columns):
         check_places(flags["regions"], flags["masks"], request.adapters, method)
-    chosen = ("config", "denoiser", "quantize", "offload", "vae_tiling")
+    chosen = ("config", "denoiser", "quantize", "offload", "vae_tiling", "attention_backend")
     options = LoadOptions(**{name: flags[name] for name in chosen})
     setting = Setting(flags["model"], flags["device"], flags["dtype"], flags["offline"], options)
     with output_folder(flags["out"]) as folder:

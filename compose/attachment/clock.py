@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compose.errors import RequestError
-from compose.models.family import Schedule
+from compose.models.schedule import Schedule
 from compose.types import Step
 
 

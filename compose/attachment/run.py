@@ -16,8 +16,10 @@ from compose.attachment.prompts import Prompts, Texts
 from compose.errors import RequestError, ShapeError
 from compose.guidance import Sides
 from compose.method import CompositionMethod
-from compose.models.family import Family, Schedule
-from compose.run import Calls, Guided, Pass, Piece, Run, by_pass, stacked
+from compose.models.family import Family
+from compose.models.schedule import Schedule
+from compose.passes import Guided, Pass, Piece, by_pass, grouped, stacked
+from compose.run import Calls, Run
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step
 
@@ -146,7 +148,7 @@ class AttachedRun(Run):
         self._asked, self.guidance = call, guidance
         if step.index == 0:
             self.state = method.prepare(self)
-        groups = self._groups(method.passes(self, step), self.images)
+        groups = grouped(method.passes(self, step), self.images, self.row_budget)
         outputs = []
         for group in groups:
             text = stacked(group)
@@ -154,7 +156,10 @@ class AttachedRun(Run):
             inputs = call.at([_span(piece) for piece in group], texts)
             layout = self.family.layout(inputs[call.inputs.latents])
             gate = self._gate(step, group, self.images)
-            with self.slots[self.family.denoiser_name].hold(gate, layout):
+            with (
+                self.slots[self.family.denoiser_name].hold(gate, layout),
+                self._attending(group, layout, text.embeds.shape[1]),
+            ):
                 outputs.append((yield (), inputs))
         predictions = by_pass(groups, [output[0] for output in outputs])
         fused = self._rows(method.sides(self, step, predictions))

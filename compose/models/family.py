@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -21,63 +21,18 @@ from torch import Tensor, nn
 
 from compose.device import compute_dtype
 from compose.errors import RequestError, nearest
+from compose.models import routing
 from compose.models.card import ModelCard
+from compose.models.schedule import Schedule
 from compose.slot import TokenLayout
 from compose.text.encoding import check_layer
-from compose.types import Conditioning, Site, Size, Step, TextOptions
+from compose.types import AttentionSite, Conditioning, Site, Size, Step, TextOptions
 
 SCHEDULERS: Mapping[str, Any] = {
     "ddim": DDIMScheduler,
     "euler": EulerDiscreteScheduler,
     "dpm++": DPMSolverMultistepScheduler,
 }
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A scheduler of its own for one run: schedulers carry state, so none is ever shared.
-
-    Attributes:
-        scheduler: diffusers scheduler with its timesteps set.
-        timesteps: [total] those of the run.
-        first: position of the run's first timestep among the scheduler's; above 0 for a run that
-            starts from a picture.
-    """
-
-    scheduler: Any
-    timesteps: Tensor
-    first: int = 0
-
-    def step(self, index: int) -> Step:
-        """Where the run stands at a position of the list."""
-        t = self.timesteps[index]
-        sigmas = getattr(self.scheduler, "sigmas", None)
-        sigma = (
-            float(sigmas[self.first + index])
-            if sigmas is not None
-            else float(t) / self.scheduler.config.num_train_timesteps
-        )
-        return Step(index, len(self.timesteps), t, sigma)
-
-    def scale(self, latents: Tensor, step: Step) -> Tensor:
-        """Latents as the denoiser wants them at a step; flow matching takes them as they are."""
-        if not hasattr(self.scheduler, "scale_model_input"):
-            return latents
-        scaled: Tensor = self.scheduler.scale_model_input(latents, step.t)
-        return scaled
-
-    def advance(
-        self, prediction: Tensor, step: Step, latents: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
-        """One solver step: latents [images, C, H, W] to the next."""
-        out: Tensor = self.scheduler.step(
-            prediction, step.t, latents, **self._extra(generators), return_dict=False
-        )[0]
-        return out
-
-    def _extra(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        accepted = type(self.scheduler).step.__code__.co_varnames
-        return {"generator": list(generators)} if "generator" in accepted else {}
 
 
 class Family(ABC):
@@ -104,6 +59,7 @@ class Family(ABC):
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
         self.card = card or ModelCard()
+        self._backend: str | None = None
 
     @property
     def guidance(self) -> float:
@@ -156,6 +112,40 @@ class Family(ABC):
     @abstractmethod
     def site(self, component: str, path: str, module: nn.Module) -> Site:
         """Classify a module."""
+
+    @abstractmethod
+    def attention_site(self, path: str, module: nn.Module) -> AttentionSite | None:
+        """Classify an attention layer of the denoiser; None for one outside its blocks."""
+
+    def attention_layers(self) -> dict[AttentionSite, nn.Module]:
+        """The attention layers of the denoiser's blocks."""
+        layers = [(p, m) for p, m in self.denoiser.named_modules() if routing.is_attention(m)]
+        sites = ((self.attention_site(path, module), module) for path, module in layers)
+        return {site: module for site, module in sites if site is not None}
+
+    def use_attention_backend(self, name: str) -> None:
+        """Let the denoiser's attention run in a back end of diffusers.
+
+        Args:
+            name: a key of `compose.models.backends.BACKENDS`.
+
+        Raises:
+            RequestError: an unknown name.
+            KernelUnavailableError: it does not run here.
+        """
+        routing.require(name, self.device, self.dtype)
+        routing.set_obeying(self.denoiser, name)
+        self._backend = name
+
+    def routed(
+        self,
+        layers: Mapping[AttentionSite, nn.Module],
+        *,
+        watched: Collection[nn.Module] = (),
+        biased: Collection[nn.Module] = (),
+    ) -> AbstractContextManager[None]:
+        """Around a denoiser call: attention runs in its back end. See `routing.routed`."""
+        return routing.routed(layers, self._backend, watched=watched, biased=biased)
 
     @abstractmethod
     def layout(self, latents: Tensor) -> TokenLayout:

@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import ModelError
-from compose.models.family import Family, Schedule
+from compose.models.family import Family
+from compose.models.schedule import Schedule
 from compose.slot import TokenLayout
 from compose.text.encoding import Encoded, encode_clip
 from compose.text.windows import windowed, windows_needed
-from compose.types import Conditioning, Kind, Site, Size, Step, Stream, TextOptions
+from compose.types import AttentionSite, Conditioning, Kind, Site, Size, Step, Stream, TextOptions
 
 _TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
 _VECTOR = re.compile(
@@ -65,6 +66,13 @@ class UNetFamily(Family):
             stream = "text"
         block, level = self._place(path)
         return Site(component, path, stream, kind, block, level if stream == "image" else 0)
+
+    def attention_site(self, path: str, module: nn.Module) -> AttentionSite | None:
+        block, level = self._place(path)
+        if not block:
+            return None
+        crossing: Any = module
+        return AttentionSite(path, "text" if crossing.is_cross_attention else "image", block, level)
 
     def _place(self, path: str) -> tuple[str, int]:
         """Block name and how often the grid was halved before the output of the module."""
