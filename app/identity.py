@@ -45,11 +45,12 @@ def model_fingerprint(folder: Path) -> str:
         for file in sorted(part.iterdir()):
             if file.suffix in (".json", ".txt", ".safetensors") and file.is_file():
                 whole.update(f"{file.relative_to(folder).as_posix()}\0".encode())
-                whole.update(_digest(file))
+                whole.update(digest(file))
     return whole.hexdigest()
 
 
-def _digest(file: Path) -> bytes:
+def digest(file: Path) -> bytes:
+    """SHA-256 of a file; of one above 256 MiB, of its size and 64 MiB spread evenly over it."""
     size = file.stat().st_size
     if size <= _WHOLE:
         with file.open("rb") as stream:

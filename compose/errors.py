@@ -10,6 +10,7 @@ ComposeError
 │   └── UnknownMethodError
 ├── ShapeError (ValueError)     tensors that do not fit together
 ├── ConceptError                a concept file that says something impossible
+├── SuiteError                  an evaluation suite that says something impossible
 ├── KernelUnavailableError      a kernel that was asked for and cannot run here
 └── MissingExtraError           an optional dependency that is not installed
 
@@ -61,6 +62,10 @@ class ShapeError(ComposeError, ValueError):
 
 class ConceptError(ComposeError):
     """A concept file that says something impossible."""
+
+
+class SuiteError(ComposeError):
+    """An evaluation suite that says something impossible."""
 
 
 class KernelUnavailableError(ComposeError):
