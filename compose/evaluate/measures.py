@@ -26,6 +26,7 @@ from compose.world.score import SceneScore, ThingScore, score
 
 _SIDE = 64  # pixels at which backgrounds are compared
 _CELL = 8  # of these pixels; the side of a cell
+_STEALABLE = ("species", "colour", "pattern", "accessory")
 _REFERENCES = 24  # ways in which a background may look
 
 
@@ -77,12 +78,12 @@ def identity(sight: Sight, part: Part) -> float:
 
 
 def bleed(sight: Sight) -> float | None:
-    """Something wears the colour, the pattern or the accessory of another thing that was asked for
+    """Something has the species, colour, pattern or accessory of another thing that was asked for
     instead of its own; nothing is said of fewer than two things."""
     things = sight.verdict.things
     if len(things) < 2:
         return None
-    return float(any(thing.bleed or _steals(thing, things) for thing in things))
+    return float(any(_steals(thing, things, name) for thing in things for name in _STEALABLE))
 
 
 def vanished(sight: Sight) -> float | None:
@@ -224,13 +225,14 @@ def _at_home(sight: Sight, part: Part) -> float:
     return 1.0 if thing is None else float(thing.place)
 
 
-def _steals(thing: ThingScore, things: Iterable[ThingScore]) -> bool:
-    """Whether it wears the accessory of another instead of its own."""
-    if thing.seen is None or thing.asked.accessory is None:
+def _steals(thing: ThingScore, things: Iterable[ThingScore], name: str) -> bool:
+    """Whether it has an attribute of another instead of its own; plain and none are nobody's."""
+    own = getattr(thing.asked, name)
+    if thing.seen is None or own is None:
         return False
-    worn, own = thing.seen.accessory, thing.asked.accessory
-    others = (other.asked.accessory for other in things if other is not thing)
-    return worn not in (own, "none") and worn in others
+    worn = getattr(thing.seen, name)
+    others = (getattr(other.asked, name) for other in things if other is not thing)
+    return worn not in (own, "plain", "none") and worn in others
 
 
 def _free(reading: Reading) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -114,8 +115,10 @@ class Processes:
                 if block is None:
                     exhausted = True
                 else:
-                    busy[idle[-1]] = taken
-                    idle.pop().send(block)
+                    line = idle.pop()
+                    with suppress(BrokenPipeError):  # a dead worker: its answer will say so
+                        line.send(block)
+                    busy[line] = taken
                     taken += 1
             while given in ready:
                 yield ready.pop(given)
