@@ -38,8 +38,8 @@ from .generate import DEVICES
 @click.option(
     "--compare",
     type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of another evaluation to compare with.",
+    metavar="REPORT.json",
+    help="An older report of the same suite to compare with.",
 )
 @click.option(
     "--model",

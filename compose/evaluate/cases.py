@@ -67,6 +67,7 @@ class Case:
     Attributes:
         name: group, combination (with its strength where it is not 1) and number of the prompt,
             such as ``pairs/mochi+ember/0``.
+        origin: suite, group and combination; the same at every strength. Draws are made from it.
         adapters: names, in the order of the request.
         weight: of every adapter.
         prompt: with all triggers.
@@ -76,6 +77,7 @@ class Case:
     """
 
     name: str
+    origin: str
     adapters: tuple[str, ...]
     weight: float
     prompt: str
@@ -84,9 +86,15 @@ class Case:
     style: str
     asked: Asked
 
+    def noise(self, seed: int) -> int:
+        """Seed of the noise of a picture: every case has its own, since the same noise gives the
+        same layout whatever is asked, and few noises would be a small sample however many cases."""
+        digest = hashlib.sha256(f"noise {self.origin} {seed}".encode()).digest()
+        return int.from_bytes(digest[:4], "big")
+
     def scene(self, seed: int) -> Scene:
         """A scene that answers the question; places, poses and light are drawn by the seed."""
-        rng = Random(f"answer {self.name} {seed}")
+        rng = Random(f"answer {self.origin} {seed}")
         placed = tuple(placed_things(rng, self.things))
         return Scene(placed, self.background, self.style, rng.random(), rng.getrandbits(24))
 
@@ -141,7 +149,8 @@ def _case(
 ) -> Case:
     names = group.combinations[number]
     used = _turned([concepts[name] for name in names], number)
-    rng = Random(f"case {suite.name} {group.name} {'+'.join(names)} {turn}")
+    origin = f"{suite.name} {group.name} {'+'.join(names)}"
+    rng = Random(f"case {origin} {turn}")
     shown = _row([concepts[name] for name in names], number, turn)
     scene = _scene(rng, group, used, shown)
     scene = replace(scene, things=tuple(placed_things(rng, scene.things)))
@@ -155,6 +164,7 @@ def _case(
     wanted = expectation(scene)
     return Case(
         name=f"{group.name}/{'+'.join(names)}{strength}/{turn}",
+        origin=origin,
         adapters=tuple(concept.name for concept in used),
         weight=weight,
         prompt=prompt,

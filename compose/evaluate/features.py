@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn import functional
 
 from compose.adapters.saving import write_file
 from compose.errors import RequestError
@@ -35,7 +36,8 @@ class RowFeatures:
 
     Attributes:
         keys: case and seed of each.
-        values: [n, 192], means and maxima over the picture of the recognizer's fused features.
+        values: [n, 192], means and maxima over the picture of the recognizer's fused features; each
+            row has the length sqrt(192), so that the kernel of KID sees angles only.
     """
 
     keys: tuple[Key, ...]
@@ -116,4 +118,6 @@ class _Look:
         self.taken += 1
         images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         fused = self.recognizer(images).fused  # [1, 96, 32, 32]
-        return torch.cat([fused.mean((2, 3)), fused.amax((2, 3))], 1)[0].clone()
+        pooled = torch.cat([fused.mean((2, 3)), fused.amax((2, 3))], 1)[0]
+        scaled: Tensor = functional.normalize(pooled, dim=0) * pooled.numel() ** 0.5
+        return scaled

@@ -121,7 +121,7 @@ def find_rows(names: Iterable[str]) -> tuple[Row, ...]:
 
 def _request(case: Case, seed: int, steps: int, names: Sequence[str], weight: float) -> Request:
     uses = tuple(AdapterUse(name, weight) for name in names)
-    return Request(case.prompt, adapters=uses, steps=steps, seeds=(seed,))
+    return Request(case.prompt, adapters=uses, steps=steps, seeds=(case.noise(seed),))
 
 
 def _composed(

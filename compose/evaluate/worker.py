@@ -40,8 +40,7 @@ class Setting:
         suite: name of the suite, for the records.
         folder: of the records and pictures.
         steps: denoising steps.
-        model: as for `Composer.load`.
-        device, dtype: as for `Composer.load`.
+        model, device: as for `Composer.load`.
     """
 
     suite: str
@@ -49,7 +48,6 @@ class Setting:
     steps: int
     model: str = "embedded"
     device: str = "auto"
-    dtype: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,7 @@ class Worker:
     @cached_property
     def composer(self) -> Composer:
         """The engine; loaded when first needed."""
-        s = self.setting
-        return Composer.load(s.model, device=s.device, dtype=s.dtype)
+        return Composer.load(self.setting.model, device=self.setting.device)
 
     @cached_property
     def recognizer(self) -> Recognizer:
@@ -182,14 +179,14 @@ class Worker:
     def _make(self, shot: Shot, row: Row) -> ComposedImage:
         try:
             prepared = self.composer.prepare(shot.request)
+            if shot.change is not None:
+                (seed,) = shot.request.seeds
+                prepared = replace(prepared, adapters=shot.change(prepared.adapters, seed))
+            (made,) = self.composer.images(prepared)
         except RequestError as error:
             if row.control:
                 raise
             raise _RefusedError(str(error)) from error
-        if shot.change is not None:
-            (seed,) = shot.request.seeds
-            prepared = replace(prepared, adapters=shot.change(prepared.adapters, seed))
-        (made,) = self.composer.images(prepared)
         return made
 
     def _record(

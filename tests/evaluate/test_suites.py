@@ -95,8 +95,14 @@ def test_strength_alone_differs_in_a_sweep() -> None:
     cases = {case.name: case for case, _ in make_cases(find_suite("strength"), 1)}
     sweep = [case for name, case in cases.items() if name.startswith("pairs/mochi+ember")]
     assert sorted(case.weight for case in sweep) == [0.4, 0.7, 1.0, 1.4, 2.0]
-    assert len({case.prompt for case in sweep}) == 1
+    assert len({(case.prompt, case.noise(0), case.scene(0)) for case in sweep}) == 1
     assert len({case.name for case in sweep}) == 5
+
+
+def test_every_picture_has_noise_of_its_own() -> None:
+    work = make_cases(find_suite("characters"), 4)
+    assert len({case.noise(seed) for case, seed in work}) == len(work)
+    assert all(0 <= case.noise(seed) < 2**32 for case, seed in work)
 
 
 def test_a_run_that_is_cut_has_seen_a_fair_sample() -> None:
