@@ -9,7 +9,7 @@ from compose.adapters.adapter import Adapter, AdapterSet, Factors
 from compose.evaluate.controls import random_adapters, shuffled_adapters, spectrum
 from compose.evaluate.rows import controls, find_rows, method_rows
 from compose.fusion import methods
-from tests.evaluate.planted import case
+from tests.evaluate.known import case
 
 SHAPES = {
     "unet.a": ((3, 20), (12, 3)),

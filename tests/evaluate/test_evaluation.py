@@ -27,7 +27,7 @@ from compose.evaluate.runner import Pace, evaluate, missing_blocks
 from compose.evaluate.worker import Block, Setting, Worker
 from compose.fusion.merge import Merge
 from compose.run import Run
-from tests.evaluate.planted import suite
+from tests.evaluate.known import suite
 
 ROWS = ("alone", "prompt_only", "merge", "random", "shuffled")
 SUITE = suite(("ember", "bolt"), ("biscuit", "sunvo"))

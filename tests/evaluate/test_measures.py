@@ -14,7 +14,7 @@ from compose.evaluate.cases import make_cases
 from compose.evaluate.measures import Sight, measure, retention
 from compose.world.renderer import render
 from compose.world.scene import Scene, Thing
-from tests.evaluate.planted import CLEAR, case, mean, measured, sights, suite
+from tests.evaluate.known import CLEAR, case, mean, measured, sights, suite
 
 SEEDS = range(6)
 PAIR = case("ember", "bolt")

@@ -24,7 +24,7 @@ from compose.evaluate.runner import (
     try_out,
 )
 from compose.evaluate.worker import Block, Done
-from tests.evaluate.planted import suite
+from tests.evaluate.known import suite
 
 ROWS = ("alone", "merge", "switch", "picky")
 SECONDS = {"alone": 2.0, "merge": 1.0, "switch": 1.0, "picky": 0.0}

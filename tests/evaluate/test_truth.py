@@ -12,12 +12,12 @@ from PIL import Image
 
 from compose.errors import RequestError
 from compose.evaluate.cases import Case, make_cases
-from compose.evaluate.corpus import corpus_figures, kid, kid_core, mean_distance
+from compose.evaluate.truth import corpus_figures, kid, kid_core, mean_distance
 from compose.evaluate.features import NAME, read_features, update_features
 from compose.evaluate.records import Record
 from compose.world.renderer import render
 from compose.world.scene import Scene
-from tests.evaluate.planted import suite
+from tests.evaluate.known import suite
 
 WORK = make_cases(suite(("ember", "bolt"), ("biscuit", "domino"), ("bolt", "domino")), 6)
 Drawn = dict[tuple[str, int], Scene]
