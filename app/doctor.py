@@ -15,10 +15,12 @@ from compose.adapters.library import AdapterLibrary
 
 from .identity import DISTRIBUTION, installed, model_fingerprint
 
-NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+NEEDED = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow")
 OPTIONAL: Mapping[str, str] = {
     "peft": "train",
-    "accelerate": "train",
+    "bitsandbytes": "bitsandbytes",
+    "torchao": "torchao",
+    "gguf": "gguf",
     "gradio": "app",
     "open-clip-torch": "metrics",
     "ray": "ray",
@@ -48,6 +50,7 @@ def examine() -> dict[str, Any]:
         "device": _device(),
         "kernels": _kernels(),
         "attention": _attention(),
+        "memory": _memory(),
         "model": _model(),
         "adapters": _adapters(),
     }
@@ -95,6 +98,22 @@ def _attention() -> dict[str, Any]:
     }
 
 
+def _memory() -> list[dict[str, Any]]:
+    """Which ways of fitting a large model into memory work here."""
+    from compose.models.options import OFFLOADS, QUANTIZATIONS
+    from compose.models.quantization import PACKAGES
+
+    gpu = torch.cuda.is_available()
+    reasons = {f"offload {kind}": "" if gpu else "needs a CUDA GPU" for kind in OFFLOADS[1:]}
+    for kind in QUANTIZATIONS[1:]:
+        driven = gpu or not kind.startswith("bnb")
+        reasons[f"quantize {kind}"] = missing(PACKAGES[kind]) or (
+            "" if driven else "needs a CUDA GPU"
+        )
+    reasons["denoiser .gguf"] = missing("gguf")
+    return [{"name": n, "available": not r, "reason": r} for n, r in reasons.items()]
+
+
 def _refusal(backend: SDPBackend, q: torch.Tensor) -> str:
     """Why a backend does not run here; empty when it does."""
     if backend is SDPBackend.CUDNN_ATTENTION and not q.is_cuda:
@@ -111,16 +130,17 @@ def _refusal(backend: SDPBackend, q: torch.Tensor) -> str:
 
 def _model() -> dict[str, Any]:
     from compose.errors import ModelError
-    from compose.models.detect import EMBEDDED, embedded_folder, model_folder
+    from compose.models.detect import EMBEDDED, embedded_folder
+    from compose.models.source import find
 
     folder = embedded_folder()
     entry: dict[str, Any] = {"name": EMBEDDED, "path": str(folder)}
     try:
-        model_folder(EMBEDDED)
+        source = find(EMBEDDED)
     except ModelError as error:
         return {**entry, "available": False, "reason": str(error), "bytes": 0, "hash": None}
     size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    hashed = model_fingerprint(folder)
+    hashed = model_fingerprint(source.files())
     return {**entry, "available": True, "reason": "", "bytes": size, "hash": hashed}
 
 
@@ -144,6 +164,7 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"kernel {kind['name']}: {kind['reason'] or 'works'}")
     lines.append(f"attention: {attention['backend']}")
     lines += [f"  {b['name']}: {b['reason'] or 'works'}" for b in attention["backends"]]
+    lines += [f"{way['name']}: {way['reason'] or 'works'}" for way in found["memory"]]
     state = f"{model['bytes'] / 1e6:.0f} MB, {model['hash'][:10]}" if model["available"] else None
     lines.append(f"embedded model: {state or model['reason']}")
     lines.append(f"adapters: {found['adapters']['count']}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -28,12 +28,13 @@ from compose.evaluate.runner import (
 )
 from compose.evaluate.suite import Suite
 from compose.evaluate.suite_file import find_suite
+from compose.evaluate.truth import CorpusFigure, corpus_figures
 from compose.evaluate.worker import Block, Setting
-from compose.models.detect import model_folder
+from compose.models.source import find
 from compose.world.recognizer_file import recognizer_path
 
 from .console import Screen, hush
-from .identity import digest, model_fingerprint
+from .identity import model_fingerprint
 
 _MOST_WORKERS = 8  # unless more are asked for; each holds a model of its own
 
@@ -91,7 +92,7 @@ class Order:
             raise RequestError(f"--workers {workers} is out of range; expected 1 to 256")
         if workers is not None and executor == "inline":
             raise RequestError("--workers was given, but --executor inline works alone; drop one")
-        model_folder(model)
+        find(model)
         where = pick_device(device).type
         here = executor == "inline" or (executor == "auto" and workers is None and where != "cpu")
         return cls(
@@ -115,8 +116,8 @@ class Order:
             "questions": cases_hash(self.suite),
             "steps": self.steps,
             "device": self.device,
-            "model": model_fingerprint(model_folder(self.model)),
-            "recognizer": digest(recognizer_path()).hex(),
+            "model": model_fingerprint(find(self.model).files()),
+            "recognizer": model_fingerprint([("recognizer", recognizer_path())]),
             "adapters": {name: library.find(name).hashes.autov3 for name in sorted(used)},
         }
 
@@ -156,7 +157,7 @@ def carry_out(
     update_features(folder, evaluation_records(folder, order.suite.name))
     report = import_module("compose.evaluate.report")
     result: dict[str, Any] = report.write_report(folder, compare=compare)
-    return result
+    return {**result, "rows": [*result["rows"], *map(_row, corpus_figures(folder))]}
 
 
 def _work_off(
@@ -198,6 +199,12 @@ def _tell(outcome: Outcome, screen: Screen) -> None:
             f"time is up: {outcome.done} of {outcome.wanted} cases and seeds are done; the same"
             " command goes on from there"
         )
+
+
+def _row(figure: CorpusFigure) -> dict[str, Any]:
+    """As the report writes the others."""
+    values = asdict(figure)
+    return {"method": values.pop("row"), "adapters": None, **values}
 
 
 def _spoken(seconds: float) -> str:

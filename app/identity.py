@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,36 +21,36 @@ def installed(name: str) -> str | None:
         return None
 
 
-def versions() -> dict[str, str]:
-    """Distribution to version, of everything that can change a pixel."""
-    return {name: found for name in _MADE_WITH if (found := installed(name)) is not None}
+def versions(also: Iterable[str] = ()) -> dict[str, str]:
+    """Distribution to version, of everything that can change a pixel.
+
+    Args:
+        also: distributions that count for one model only, such as "gguf".
+    """
+    return {name: found for name in (*_MADE_WITH, *also) if (found := installed(name)) is not None}
 
 
-def model_fingerprint(folder: Path) -> str:
-    """Identity of a model in diffusers layout, from its weights, settings and words.
+def model_fingerprint(files: Iterable[tuple[str, Path]]) -> str:
+    """Identity of a model, from its weights, settings and words.
 
     Files up to 256 MiB count with every byte, larger ones with their size and 64 MiB spread evenly
     over them, so that a model of several gigabytes takes a moment and still shows any training.
 
     Args:
-        folder: the model.
+        files: those that decide what it draws, each with a name inside the model, as
+            `compose.models.source.Source.files` gives them.
 
     Returns:
-        64 hex digits. The place of the folder plays no part, nor does what is no part of the model.
+        64 hex digits. The place of the files plays no part.
     """
     whole = hashlib.sha256()
-    index = json.loads((folder / "model_index.json").read_text())
-    components = sorted(name for name in index if (folder / name).is_dir())
-    for part in (folder, *(folder / name for name in components)):
-        for file in sorted(part.iterdir()):
-            if file.suffix in (".json", ".txt", ".safetensors") and file.is_file():
-                whole.update(f"{file.relative_to(folder).as_posix()}\0".encode())
-                whole.update(digest(file))
+    for name, file in files:
+        whole.update(f"{name}\0".encode())
+        whole.update(_digest(file))
     return whole.hexdigest()
 
 
-def digest(file: Path) -> bytes:
-    """SHA-256 of a file; of one above 256 MiB, of its size and 64 MiB spread evenly over it."""
+def _digest(file: Path) -> bytes:
     size = file.stat().st_size
     if size <= _WHOLE:
         with file.open("rb") as stream:

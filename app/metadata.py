@@ -10,13 +10,14 @@ import io
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from PIL import Image, PngImagePlugin
 
 from compose.errors import RequestError
+from compose.models.options import USUAL, LoadOptions
 from compose.prompt import tags
 from compose.request import AdapterUse, Request
 
@@ -69,6 +70,7 @@ class Recipe:
         device, dtype: where it was made, such as "cpu" and "fp32".
         sampler: class name of the scheduler.
         sha256: of the raw RGB bytes.
+        options: how the model was loaded. What changes no pixel is not written down.
     """
 
     request: Request
@@ -80,9 +82,11 @@ class Recipe:
     dtype: str
     sampler: str
     sha256: str
+    options: LoadOptions = USUAL
 
     def to_json(self) -> dict[str, Any]:
         """A form that JSON can hold; `from_json` reads it back."""
+        options = self.options.deciding()
         return {
             "format": FORMAT,
             "request": self.request.to_json(),
@@ -93,6 +97,7 @@ class Recipe:
             "dtype": self.dtype,
             "sampler": self.sampler,
             "sha256": self.sha256,
+            **({"options": options} if options else {}),
         }
 
     @classmethod
@@ -116,6 +121,7 @@ class Recipe:
                 model=str(model["name"]),
                 fingerprint=str(model["fingerprint"]),
                 versions={str(k): str(v) for k, v in data["versions"].items()},
+                options=_read_options(data.get("options", {})),
                 **{name: str(data[name]) for name in ("device", "dtype", "sampler", "sha256")},
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -134,6 +140,17 @@ def _read_request(data: Any, marks: int) -> Request:
             "the recipe contradicts itself; expected one seed, texts, and every adapter twice"
         )
     return request
+
+
+def _read_options(data: Any) -> LoadOptions:
+    """Read what `LoadOptions.deciding` gave."""
+    usual = {f.name: f.default for f in fields(LoadOptions)}
+    given = {name: value for name, value in data.items() if name in usual}
+    for name, value in given.items():
+        expected = bool if isinstance(usual[name], bool) else str
+        if not isinstance(value, expected):
+            raise RequestError(f"the recipe has {name} {value!r}; expected a {expected.__name__}")
+    return LoadOptions(**given)
 
 
 _MARK = tuple(AdapterMark.__dataclass_fields__)

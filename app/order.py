@@ -9,6 +9,7 @@ from pathlib import Path
 from compose.adapters.library import AdapterLibrary
 from compose.errors import RequestError, nearest
 from compose.fusion import method, methods
+from compose.models.options import USUAL, LoadOptions
 from compose.prompt import parse_prompt, refuse_tags
 from compose.request import AdapterUse, Request
 
@@ -20,15 +21,17 @@ class Setting:
     """With what a request is carried out.
 
     Attributes:
-        model: "embedded", a folder or a hub id.
+        model: "embedded", a folder, a file or a hub id.
         device, dtype: as for `Composer.load`.
         offline: hub models come from the cache only.
+        options: as for `Composer.load`; its settings may be a hub id too.
     """
 
     model: str = "embedded"
     device: str = "auto"
     dtype: str = "auto"
     offline: bool = False
+    options: LoadOptions = USUAL
 
 
 @dataclass(frozen=True)

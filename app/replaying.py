@@ -13,14 +13,16 @@ from compose.errors import AdapterNotFoundError
 from compose.request import AdapterUse, Request
 
 from .console import Screen
-from .identity import versions
+from .identity import installed
 from .making import prepare, produce, report
 from .metadata import AdapterMark, Recipe
 from .order import Column, Setting
 from .studio import Studio
 
 
-def rebuild(recipe: Recipe, folder: Path, screen: Screen, *, start: float) -> None:
+def rebuild(
+    recipe: Recipe, folder: Path, screen: Screen, *, start: float, offload: str = "none"
+) -> None:
     """Make the picture of a recipe, save it, and say whether it is the same.
 
     Args:
@@ -28,12 +30,14 @@ def rebuild(recipe: Recipe, folder: Path, screen: Screen, *, start: float) -> No
         folder: that can be written to.
         screen: where result and warnings go.
         start: `time.perf_counter` when the command began.
+        offload: as for `LoadOptions`; it changes no pixel, so recipes do not tell.
 
     Raises:
         ComposeError: model or adapters are not here, or the request cannot be carried out.
     """
     request = found_again(recipe, AdapterLibrary.default())
-    setting = Setting(recipe.model, *_machine(recipe, screen), offline=True)
+    options = replace(recipe.options, offload=offload)
+    setting = Setting(recipe.model, *_machine(recipe, screen), offline=True, options=options)
     studio = Studio.open(setting)
     for difference in differences(recipe, studio, request):
         screen.warn(difference)
@@ -88,12 +92,10 @@ def differences(recipe: Recipe, studio: Studio, request: Request) -> list[str]:
                 f"adapter {then.name} has changed: its AutoV3 is {now.autov3}, the recipe's"
                 f" {then.autov3}"
             )
-    here = versions()
     for name, version in recipe.versions.items():
-        if here.get(name) != version:
-            found.append(
-                f"{name} is {here.get(name, 'missing')}, the recipe was made with {version}"
-            )
+        here = installed(name)
+        if here != version:
+            found.append(f"{name} is {here or 'missing'}, the recipe was made with {version}")
     return found
 
 

@@ -9,28 +9,28 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from compose.composer import Composer
+from compose.device import out_of_memory
 from compose.errors import RequestError
-from compose.models.detect import model_folder
+from compose.models.source import Source, find, packages
 from compose.request import Request
 from compose.result import ComposedImage, Prepared, Progress
 
 from .console import hush
 from .files import write_new
-from .hub import local_model
+from .hub import local_model, local_settings
 from .identity import model_fingerprint, versions
 from .metadata import AdapterMark, Recipe, png_bytes
 from .order import Setting
 
 _DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _UNSAFE = re.compile(r"[^\w.+-]+")  # in a file name
-_NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,12 @@ class Studio:
         load: seconds it took to get the model ready.
     """
 
-    def __init__(self, composer: Composer, setting: Setting, folder: Path, load: float) -> None:
+    def __init__(self, composer: Composer, setting: Setting, source: Source, load: float) -> None:
         self.composer = composer
         self.setting = setting
         self.load = load
-        self._fingerprint: Future[str] = _in_background(lambda: model_fingerprint(folder))
+        self._packages = packages(source, setting.options)
+        self._fingerprint: Future[str] = _in_background(lambda: model_fingerprint(source.files()))
 
     @classmethod
     def open(cls, setting: Setting) -> Studio:
@@ -69,14 +70,22 @@ class Studio:
 
         Raises:
             ModelError: it is missing, broken or of an unsupported family.
-            RequestError: the device is not there.
+            MissingExtraError: it is quantised by a package that is not installed.
+            RequestError: the device is not there, the options make no sense, or memory does not
+                suffice.
         """
         hush()
         start = time.perf_counter()
-        model = local_model(setting.model, offline=setting.offline)
-        folder = model_folder(model)
-        composer = Composer.load(model, device=setting.device, dtype=setting.dtype)
-        return cls(composer, setting, folder, time.perf_counter() - start)
+        model, options = local_model(setting.model, offline=setting.offline), setting.options
+        if options.config is not None:
+            config = local_settings(options.config, offline=setting.offline)
+            options = replace(options, config=config)
+        source = find(model, options)
+        with memory_guard():
+            composer = Composer.load(
+                model, device=setting.device, dtype=setting.dtype, options=options
+            )
+        return cls(composer, setting, source, time.perf_counter() - start)
 
     @property
     def fingerprint(self) -> str:
@@ -142,11 +151,12 @@ class Studio:
             model=self.setting.model,
             fingerprint=self.fingerprint,
             adapters=marks,
-            versions=versions(),
+            versions=versions(self._packages),
             device=self.device,
             dtype=self.dtype,
             sampler=type(scheduler).__name__,
             sha256=digest,
+            options=self.setting.options,
         )
 
 
@@ -165,12 +175,12 @@ def memory_guard() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(words in str(error) for words in _NO_MEMORY):
+        if not out_of_memory(error):
             raise
         raise RequestError(
             "the request needs more memory than there is; expected less work at a time, so use a"
-            " smaller --size, a smaller --dtype or fewer adapters"
+            " smaller --size, a smaller --dtype, fewer adapters, --vae-tiling, or on a GPU"
+            " --offload model"
         ) from None
 
 

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compose.adapters.adapter import Adapter, AdapterSet
     from compose.adapters.library import AdapterLibrary
+    from compose.attachment import Attached, AttachWarning, attach
     from compose.composer import Composer
     from compose.errors import ComposeError
     from compose.fusion import methods
     from compose.gate import Gate
     from compose.method import CompositionMethod, GatedMethod, param
+    from compose.models.options import LoadOptions
     from compose.quick import generate
     from compose.request import AdapterUse, Request
     from compose.result import ComposedImage, Result
@@ -34,11 +36,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "compose.adapters.adapter": ("Adapter", "AdapterSet"),
     "compose.adapters.library": ("AdapterLibrary",),
+    "compose.attachment": ("AttachWarning", "Attached", "attach"),
     "compose.composer": ("Composer",),
     "compose.errors": ("ComposeError",),
     "compose.fusion": ("methods",),
     "compose.gate": ("Gate",),
     "compose.quick": ("generate",),
+    "compose.models.options": ("LoadOptions",),
     "compose.method": ("CompositionMethod", "GatedMethod", "param"),
     "compose.request": ("AdapterUse", "Request"),
     "compose.result": ("ComposedImage", "Result"),
@@ -52,12 +56,15 @@ __all__ = [
     "AdapterLibrary",
     "AdapterSet",
     "AdapterUse",
+    "AttachWarning",
+    "Attached",
     "ComposeError",
     "ComposedImage",
     "Composer",
     "CompositionMethod",
     "Gate",
     "GatedMethod",
+    "LoadOptions",
     "Pass",
     "Request",
     "Result",
@@ -65,6 +72,7 @@ __all__ = [
     "Site",
     "Size",
     "Step",
+    "attach",
     "generate",
     "methods",
     "param",

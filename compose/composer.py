@@ -15,16 +15,18 @@ import torch
 from compose.adapters.adapter import Adapter, AdapterSet
 from compose.adapters.formats import KeyReport, load_adapter
 from compose.adapters.library import AdapterLibrary
-from compose.device import pick_device, pick_dtype
+from compose.device import pick_device
 from compose.errors import RequestError
 from compose.layers import Installation, install
-from compose.models.detect import EMBEDDED, load
+from compose.models.detect import EMBEDDED
 from compose.models.family import Family
+from compose.models.loading import load
+from compose.models.options import USUAL, LoadOptions
 from compose.request import AdapterUse, Request
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
 from compose.slot import GateSlot
-from compose.wording import wording_warnings
+from compose.wording import unmatched_warnings, wording_warnings
 
 
 class Composer:
@@ -62,27 +64,27 @@ class Composer:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        options: LoadOptions = USUAL,
         library: AdapterLibrary | None = None,
         row_budget: int | None = None,
     ) -> Self:
         """Load a base model.
 
         Args:
-            model: "embedded" or a folder in diffusers layout.
+            model: "embedded", a folder in diffusers layout, or a .safetensors file with a whole
+                model in its original layout.
             device: "auto", "cpu" or "cuda".
-            dtype: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "bf16" or "fp16".
+            dtype: "auto" (fp32 on a CPU, on a GPU what suits the family), "fp32", "bf16", "fp16".
+            options: where parts of the model come from, and what is done to fit it into memory.
             library, row_budget: as for `Composer`.
 
         Raises:
             ModelError: the model is missing, broken or of an unsupported family.
-            RequestError: the device is not there.
+            MissingExtraError: it is quantised by a package that is not installed.
+            RequestError: the device is not there, or the options make no sense.
         """
-        where = pick_device(device)
-        return cls(
-            load(model, device=where, dtype=pick_dtype(dtype, where)),
-            library,
-            row_budget=row_budget,
-        )
+        family = load(model, device=pick_device(device), dtype=dtype, options=options)
+        return cls(family, library, row_budget=row_budget)
 
     def __enter__(self) -> Self:
         return self
@@ -106,21 +108,24 @@ class Composer:
 
         Raises:
             AdapterError: an adapter is unknown, broken or made for another base.
-            RequestError: size, scheduler or method do not fit.
+            RequestError: size, clip skip, scheduler or method do not fit.
         """
         family = self.family
         size = request.size or family.default_size
         family.check_size(size)
         family.check_guidance(request.guidance, request.true_cfg)
+        family.check_clip_skip(request.clip_skip)
         guidance = family.guidance if request.guidance is None else request.guidance
         request = replace(request, size=size, guidance=guidance)
         loaded = [self._adapter(use) for use in request.adapters]
         adapters = AdapterSet(tuple(a for a, _ in loaded))
-        request.method.check(self._run(request, adapters, request.seeds[:1]))
+        run = self._run(request, adapters, request.seeds[:1])
+        request.method.check(run)
         reports = tuple(r for _, r in loaded)
         warnings = (
-            *_unmatched(adapters, reports),
+            *unmatched_warnings(adapters, reports),
             *wording_warnings(request, self.family, adapters),
+            *_unheard(run),
         )
         return Prepared(request, adapters, reports, warnings)
 
@@ -160,17 +165,23 @@ class Composer:
             Final latents [images, C, H, W] and the run that made them.
         """
         self._install(prepared.adapters)
-        return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+        try:
+            return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+        finally:
+            self.family.release()
 
     def _image(
         self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
     ) -> ComposedImage:
-        with torch.no_grad():
-            start = time.perf_counter()
-            latents, run = self._denoise(request, adapters, each)
-            between = time.perf_counter()
-            (image,) = self.family.decode(latents)
-            end = time.perf_counter()
+        try:
+            with torch.no_grad():
+                start = time.perf_counter()
+                latents, run = self._denoise(request, adapters, each)
+                between = time.perf_counter()
+                (image,) = self.family.decode(latents)
+                end = time.perf_counter()
+        finally:
+            self.family.release()
         return ComposedImage(
             image,
             request.seeds[0],
@@ -239,12 +250,10 @@ class Composer:
         self._installation = install(self.family.components, adapters, self.family.site, self.slots)
 
 
-def _unmatched(adapters: AdapterSet, reports: Sequence[KeyReport]) -> Iterator[str]:
-    for adapter, report in zip(adapters, reports, strict=True):
-        if report.unmatched:
-            some = ", ".join(report.unmatched[:3])
-            count = len(report.unmatched)
-            yield f"adapter {adapter.name}: {count} of its keys fit nothing in this model ({some})"
+def _unheard(run: Run) -> Iterator[str]:
+    if any(run.negatives) and not run.guided:
+        scale = "--true-cfg" if run.family.distilled else "--guidance"
+        yield f"the negative prompt has no effect without guidance; give {scale} above 1"
 
 
 def _report(

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
+
+
+class Sides(NamedTuple):
+    """What guidance works on, [images, C, H, W] each.
+
+    Attributes:
+        cond: prediction for the prompt.
+        uncond: prediction for the negative prompt; None without guidance.
+    """
+
+    cond: Tensor
+    uncond: Tensor | None = None
 
 
 def cfg(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compose.errors import RequestError, nearest
 from compose.gate import Gate
-from compose.guidance import cfg
+from compose.guidance import Sides, cfg
 from compose.types import Step
 
 if TYPE_CHECKING:
@@ -229,9 +229,24 @@ class CompositionMethod(ABC):
     def passes(self, run: Run, step: Step) -> list[Pass]:
         """The passes of a step."""
 
-    @abstractmethod
+    def sides(self, run: Run, step: Step, predictions: Mapping[str, Tensor]) -> Sides:
+        """Bring the predictions of the passes, by name, down to one for the prompt and one for the
+        negative prompt. As it stands it is for one pair of passes, "cond" and "uncond".
+        """
+        del run, step
+        return Sides(predictions["cond"], predictions.get("uncond"))
+
     def fuse(self, run: Run, step: Step, predictions: Mapping[str, Tensor]) -> Tensor:
-        """One prediction [images, C, H, W] from those of the passes, by name."""
+        """One prediction [images, C, H, W] from those of the passes, by name: classifier-free
+        guidance between the two `sides`.
+
+        A method overrides it to bring guidance of its own; it can then not be attached to a
+        pipeline, which guides by itself.
+        """
+        sides = self.sides(run, step, predictions)
+        if sides.uncond is None:
+            return sides.cond
+        return cfg(sides.uncond, sides.cond, run.guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,10 +273,3 @@ class GatedMethod(CompositionMethod):
         return run.guided_passes(
             "", self.gate(run, step), self.shares(run, step), uncond=self.uncond
         )
-
-    def fuse(self, run: Run, step: Step, predictions: Mapping[str, Tensor]) -> Tensor:
-        """Classifier-free guidance."""
-        del step
-        if not run.guided:
-            return predictions["cond"]
-        return cfg(predictions["uncond"], predictions["cond"], run.guidance)

@@ -162,5 +162,5 @@ def _closed_up(text: str) -> str:
     text = re.sub(r"[ \t]*\0[ \t\0]*", " \0 ", text)
     text = re.sub(r",[ \t]*\0 (?=,|\s*$)", "", text)  # a list item that was nothing but a tag
     text = re.sub(r"^\s*\0[ \t]*,?[ \t]*", "", text)
-    text = re.sub(r" \0 (?=[,.;:\n]|$)", "", text)
+    text = re.sub(r"(?<=[(\[]) \0 | \0 (?=[,.;:)\]\n]|$)", "", text)
     return re.sub(r" \0 ", " ", text).strip()

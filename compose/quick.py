@@ -9,6 +9,7 @@ from compose.composer import Composer
 from compose.fusion import method as method_named
 from compose.method import CompositionMethod
 from compose.models.detect import EMBEDDED
+from compose.models.options import USUAL, LoadOptions
 from compose.request import AdapterUse, Request
 from compose.result import Result
 
@@ -23,6 +24,7 @@ def generate(
     count: int = 1,
     device: str = "auto",
     dtype: str = "auto",
+    options: LoadOptions = USUAL,
     **request: Any,
 ) -> Result:
     """Load a model and make pictures. To make many, keep a `Composer` and give it requests.
@@ -31,10 +33,10 @@ def generate(
         prompt: what to draw, with the adapters' trigger words.
         adapters: name in the library, or file, to weight.
         method: name of a composition method, or an instance with its parameters.
-        model: "embedded" or a folder in diffusers layout.
+        model: "embedded", a folder in diffusers layout, or a .safetensors file with a whole model.
         seed: of the first picture; the next one has the next seed.
         count: how many pictures.
-        device, dtype: as for `Composer.load`.
+        device, dtype, options: as for `Composer.load`.
         **request: further fields of `Request`: negative, size, steps, guidance, scheduler.
 
     Raises:
@@ -45,5 +47,5 @@ def generate(
     asked = Request(
         prompt, adapters=uses, method=chosen, seeds=tuple(range(seed, seed + count)), **request
     )
-    with Composer.load(model, device=device, dtype=dtype) as composer:
+    with Composer.load(model, device=device, dtype=dtype, options=options) as composer:
         return composer.generate(asked)

@@ -13,6 +13,7 @@ from compose.errors import RequestError
 from compose.fusion import method as method_named
 from compose.fusion.merge import Merge
 from compose.method import CompositionMethod
+from compose.text.weighting import parse_weights
 from compose.types import Size
 
 MAX_SEED = 2**63 - 1
@@ -51,7 +52,7 @@ class Request:
     """Everything that decides how a picture comes out, apart from the machine.
 
     Attributes:
-        prompt, negative: texts without adapter tags.
+        prompt, negative: texts without adapter tags, with weights as of `compose.text.weighting`.
         adapters: in the order of the K axis.
         method: a composition method with its parameters.
         size: None for the size the model was trained at.
@@ -99,6 +100,8 @@ class Request:
                 f"seeds {list(self.seeds)} make no sense; expected at least one, from 0 to"
                 f" {MAX_SEED}"
             )
+        for text in (self.prompt, self.negative):
+            parse_weights(text)
         names = [a.name for a in self.adapters]
         for name in names:
             if names.count(name) > 1:

@@ -36,6 +36,14 @@ class Pass:
     gate: Gate
 
 
+class Piece(NamedTuple):
+    """Images `start` to `stop` (exclusive) of a pass: rows of one call."""
+
+    of: Pass
+    start: int
+    stop: int
+
+
 class Guided(NamedTuple):
     """Conditioning of the prompt and of the negative prompt (None without guidance)."""
 
@@ -137,10 +145,12 @@ class Run:
 
         Encoded once per share.
         """
-        weights = tuple(w * s for w, s in zip(self.text_weights, shares, strict=True))
-        touched = tuple(w if self._touches_text(k) else 0.0 for k, w in enumerate(weights))
+        touched = self.encoder_weights(shares)
         if touched not in self._texts:
-            uncond = self.encode(self.negatives, touched) if self.guided else None
+            uncond = None
+            if self.guided:
+                encoded = self.encode(self.negatives, touched)
+                uncond = self.family.unconditional(self.negatives, encoded)
             self._texts[touched] = Guided(self.encode(self.prompts, touched), uncond)
         return self._texts[touched]
 
@@ -148,8 +158,9 @@ class Run:
         """Encode prompts, one row each, with the adapters' text-encoder parts at weights [K]."""
         gate = Gate.all(weights).expand(len(prompts))
         with ExitStack() as held:
-            for name in self.family.text_names:
-                held.enter_context(self.slots[name].hold(gate))
+            for name, slot in self.slots.items():
+                if name in self.family.text_names:
+                    held.enter_context(slot.hold(gate))
             return self.family.encode(prompts, self.text_options)
 
     def guided_passes(
@@ -182,21 +193,14 @@ class Run:
         Returns:
             Name of the pass to its prediction [images, C, H, W].
         """
-        pieces = [
-            (p, start, stop) for p in passes for start, stop in self._chunks(latents.shape[0])
-        ]
-        out: dict[str, list[Tensor]] = {p.name: [] for p in passes}
         scaled = self.schedule.scale(latents, step)
-        for group in self._groups(pieces):
-            prediction = self._call(scaled, step, group)
-            for (p, start, stop), rows in zip(
-                group, torch.split(prediction, [b - a for _, a, b in group]), strict=True
-            ):
-                del start, stop
-                out[p.name].append(rows)
-        return {
-            name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in out.items()
-        }
+        groups = self._groups(passes, latents.shape[0])
+        return by_pass(groups, [self._call(scaled, step, group) for group in groups])
+
+    def encoder_weights(self, shares: Sequence[float]) -> tuple[float, ...]:
+        """Weight [K] of the adapters' text-encoder parts at a share [K]; 0 for those without."""
+        weights = [w * s for w, s in zip(self.text_weights, shares, strict=True)]
+        return tuple(w if self._touches_text(k) else 0.0 for k, w in enumerate(weights))
 
     def _touches_text(self, k: int) -> bool:
         prefixes = tuple(f"{name}." for name in self.family.text_names)
@@ -206,11 +210,13 @@ class Run:
         size = min(images, self.row_budget or images)
         return [(a, min(a + size, images)) for a in range(0, images, size)]
 
-    def _groups(self, pieces: list[tuple[Pass, int, int]]) -> list[list[tuple[Pass, int, int]]]:
-        groups: list[list[tuple[Pass, int, int]]] = []
+    def _groups(self, passes: Sequence[Pass], images: int) -> list[list[Piece]]:
+        """Passes over some images as the rows of as few calls as the row budget allows."""
+        pieces = [Piece(p, start, stop) for p in passes for start, stop in self._chunks(images)]
+        groups: list[list[Piece]] = []
         room = 0
         for piece in pieces:
-            rows = piece[2] - piece[1]
+            rows = piece.stop - piece.start
             if not groups or (self.row_budget is not None and rows > room):
                 groups.append([])
                 room = self.row_budget or 0
@@ -218,25 +224,36 @@ class Run:
             room -= rows
         return groups
 
-    def _call(self, scaled: Tensor, step: Step, group: list[tuple[Pass, int, int]]) -> Tensor:
-        gate = Gate.stack([p.gate.expand(scaled.shape[0]).narrow(a, b) for p, a, b in group])
+    def _call(self, scaled: Tensor, step: Step, group: Sequence[Piece]) -> Tensor:
+        gate = self._gate(step, group, scaled.shape[0])
         rows = torch.cat([scaled[a:b] for _, a, b in group])
-        conditioning = _stack([p.conditioning for p, _, _ in group], [(a, b) for _, a, b in group])
-        self.calls.forwards += 1
-        self.calls.rows += rows.shape[0]
-        names = tuple(p.name for p, a, b in group for _ in range(a, b))
-        self.trace.append(CallRecord(step.index, names, tuple(map(tuple, gate.weight.tolist()))))
+        conditioning = stacked(group)
         with self.slots[self.family.denoiser_name].hold(gate, self.family.layout(rows)):
             return self.family.predict(rows, step, conditioning, self.distilled_guidance)
 
+    def _gate(self, step: Step, group: Sequence[Piece], images: int) -> Gate:
+        """The gate of one call, which is counted and recorded."""
+        gate = Gate.stack([p.gate.expand(images).narrow(a, b) for p, a, b in group])
+        names = tuple(p.name for p, a, b in group for _ in range(a, b))
+        self.calls.forwards += 1
+        self.calls.rows += gate.rows
+        self.trace.append(CallRecord(step.index, names, tuple(map(tuple, gate.weight.tolist()))))
+        return gate
 
-def _stack(parts: Sequence[Conditioning], spans: Sequence[tuple[int, int]]) -> Conditioning:
-    """Rows `spans` of several conditionings, one after another."""
-    embeds = torch.cat([c.embeds[a:b] for c, (a, b) in zip(parts, spans, strict=True)])
-    names = parts[0].extra
-    extra = {
-        n: torch.cat([c.extra[n][a:b] for c, (a, b) in zip(parts, spans, strict=True)])
-        for n in names
-    }
-    tokens = tuple(t for c, (a, b) in zip(parts, spans, strict=True) for t in c.tokens[a:b])
-    return Conditioning(embeds, extra, tokens)
+
+def by_pass(groups: Sequence[Sequence[Piece]], outputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What calls gave, one output [rows, ...] for every group, sorted by name of the pass."""
+    found: dict[str, list[Tensor]] = {}
+    for group, output in zip(groups, outputs, strict=True):
+        rows = torch.split(output, [b - a for _, a, b in group])
+        for piece, part in zip(group, rows, strict=True):
+            found.setdefault(piece.of.name, []).append(part)
+    return {n: parts[0] if len(parts) == 1 else torch.cat(parts) for n, parts in found.items()}
+
+
+def stacked(group: Sequence[Piece]) -> Conditioning:
+    """The conditioning of the rows of one call."""
+    parts = [(p.conditioning, a, b) for p, a, b in group]
+    embeds = torch.cat([c.embeds[a:b] for c, a, b in parts])
+    extra = {n: torch.cat([c.extra[n][a:b] for c, a, b in parts]) for n in parts[0][0].extra}
+    return Conditioning(embeds, extra, tuple(t for c, a, b in parts for t in c.tokens[a:b]))

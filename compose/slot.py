@@ -64,8 +64,8 @@ class GateSlot:
 
         Args:
             site: where.
-            x: the layer's input, [rows, n, d] for a linear ([rows, d] for vectors), [rows, C, H, W]
-                for a convolution.
+            x: the layer's input, [rows, n, d] for a linear (vectors as one token each), [rows, C,
+                H, W] for a convolution.
 
         Returns:
             [rows, 1 | n, K] for a linear, where n counts the grid of the output for a convolution,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
+from compose.adapters.formats import load_adapter
 from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
 from compose.method import CompositionMethod
@@ -24,11 +25,14 @@ TRIGGERS = ("mochi", "biscuit", "sunvo")
 PROMPT = "mochi cat and biscuit dog, sunvo style"
 
 
-def composer(dtype: torch.dtype = torch.float32, **options: Any) -> Composer:
-    """A composer over a tiny random Stable Diffusion 1.x."""
-    pipe = tiny_pipeline()
-    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
-        torch.nn.Module.to(part, dtype)
+def composer(
+    dtype: torch.dtype = torch.float32, *, pipe: DiffusionPipeline | None = None, **options: Any
+) -> Composer:
+    """A composer over a pipeline of random weights; None for a tiny Stable Diffusion 1.x."""
+    pipe = pipe or tiny_pipeline()
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.to(part, dtype)
     return Composer(family_of(pipe), AdapterLibrary(()), **options)
 
 
@@ -64,24 +68,42 @@ def latents(composer: Composer, asked: Request) -> torch.Tensor:
     return composer.latents(composer.prepare(asked))[0]
 
 
-def stock(pipe: StableDiffusionPipeline, asked: Request, output: str = "latent") -> Any:
-    """The same request through the unmodified diffusers pipeline."""
+def stock(pipe: Any, asked: Request, output: str = "latent", **more: Any) -> Any:
+    """The same request through the unmodified diffusers pipeline; further arguments are its own.
+
+    An empty negative prompt is none at all.
+    """
     if asked.scheduler is not None:
         pipe = copy.copy(pipe)
         pipe.scheduler = SCHEDULERS[asked.scheduler].from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     size = asked.size or SIZE
-    out = pipe(
-        asked.prompt,
-        negative_prompt=asked.negative,
-        num_inference_steps=asked.steps,
-        guidance_scale=asked.guidance,
-        width=size.width,
-        height=size.height,
-        generator=torch.Generator("cpu").manual_seed(asked.seeds[0]),
-        output_type=output,
-    )
+    arguments: dict[str, Any] = {
+        "prompt": asked.prompt,
+        "negative_prompt": asked.negative or None,
+        "num_inference_steps": asked.steps,
+        "guidance_scale": asked.guidance,
+        "width": size.width,
+        "height": size.height,
+        "generator": torch.Generator("cpu").manual_seed(asked.seeds[0]),
+        "output_type": output,
+    }
+    out = pipe(**{**arguments, **more})
     return out.images if output == "latent" else out.images[0]
+
+
+def merged_pipeline(composer: Composer, paths: Sequence[Path], weights: Sequence[float]) -> Any:
+    """A pipeline whose weights carry the adapters, text encoders included."""
+    pipe = copy.deepcopy(composer.family.pipe)
+    for path, weight in zip(paths, weights, strict=True):
+        adapter, _ = load_adapter(path, composer.family.components)
+        for site, factors in adapter.factors.items():
+            component, _, module = site.partition(".")
+            target = getattr(pipe, component).get_submodule(module)
+            target.weight.data += weight * factors.delta().reshape(target.weight.shape).to(
+                target.weight
+            )
+    return pipe
 
 
 def assert_close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:

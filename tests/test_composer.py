@@ -28,20 +28,6 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return engine.files(tmp_path_factory.mktemp("adapters"))
 
 
-def merged_pipeline(composer, paths, weights):
-    """A pipeline whose weights carry the adapters, text encoder included."""
-    pipe = copy.deepcopy(composer.family.pipe)
-    for path, weight in zip(paths, weights, strict=True):
-        adapter, _ = load_adapter(path, composer.family.components)
-        for site, factors in adapter.factors.items():
-            component, _, module = site.partition(".")
-            target = getattr(pipe, component).get_submodule(module)
-            target.weight.data += weight * factors.delta().reshape(target.weight.shape).to(
-                target.weight
-            )
-    return pipe
-
-
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 def test_zero_weights_are_bit_equal_to_the_stock_pipeline(paths, scheduler, guidance) -> None:
@@ -67,7 +53,7 @@ def test_no_adapters_at_all_is_the_stock_pipeline() -> None:
 def test_merge_equals_merged_weights(paths, scheduler) -> None:
     composer, weights = engine.composer(), [0.8, -0.5, 0.6]
     asked = engine.request(paths, weights, Merge(), scheduler=scheduler)
-    expected = engine.stock(merged_pipeline(composer, paths, weights), asked)
+    expected = engine.stock(engine.merged_pipeline(composer, paths, weights), asked)
     plain = engine.stock(composer.family.pipe, asked)
     got = engine.latents(composer, asked)
     assert (got - plain).abs().max() > 0.05  # the adapters do something
@@ -126,7 +112,9 @@ def test_composite_equals_three_merged_models_averaged_by_hand(paths) -> None:
     asked = engine.request(paths, weights, Composite())
     got = engine.latents(composer, asked)
     composer.close()
-    pipes = [merged_pipeline(composer, [p], [w]) for p, w in zip(paths, weights, strict=True)]
+    pipes = [
+        engine.merged_pipeline(composer, [p], [w]) for p, w in zip(paths, weights, strict=True)
+    ]
     schedule = composer.family.schedule(asked.steps, None)
     x = composer.family.latents(engine.SIZE, schedule, [torch.Generator().manual_seed(3)])
     with torch.no_grad():

@@ -14,17 +14,20 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("errors", "kernels", "world", "metrics"),
     ("types",),
-    ("gate", "slot", "adapters", "attention", "models", "guidance", "device"),
+    ("gate", "slot", "adapters", "attention", "text", "models", "guidance", "device"),
     ("layers", "train", "method"),
     ("run", "request", "fusion", "prompt"),
-    ("composer", "result", "quick", "wording", "attach"),
+    ("composer", "result", "quick", "wording", "attachment"),
     ("app", "workflows", "evaluate"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Packages that only the named places may import.
 KEEPERS = {
-    "diffusers": ("compose/models", "compose/train", "compose/evaluate", "app/doctor.py"),
+    "diffusers": (
+        *("compose/models", "compose/attachment", "compose/train", "compose/evaluate"),
+        "app/doctor.py",
+    ),
     "transformers": ("compose/models", "compose/train", "compose/evaluate", "app/doctor.py"),
     "peft": ("compose/train", "compose/evaluate", "app/doctor.py"),
     "gradio": ("app",),

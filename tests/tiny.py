@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -49,8 +55,15 @@ TEXT = (
     "encoder.layers.1.mlp.fc1",
 )
 
+_KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+_KOHYA_XL = {
+    **_KOHYA,
+    "text_encoder": "lora_te1_text_model_",
+    "text_encoder_2": "lora_te2_text_model_",
+}
 
-def _tokenizer() -> CLIPTokenizer:
+
+def clip_tokenizer(**options: str) -> CLIPTokenizer:
     """Letters, and the words of `WORDS` built up letter by letter."""
     printable = [chr(code) for code in range(33, 127)]
     pieces = [*printable, *(p + "</w>" for p in printable)]
@@ -65,23 +78,26 @@ def _tokenizer() -> CLIPTokenizer:
                 merges.append(pair)
     pieces += ["".join(pair) for pair in merges]
     vocab = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, START, END]))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=POSITIONS)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=POSITIONS, **options)
 
 
-def _text_encoder(vocabulary: int, end: int) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+def clip_config(tokenizer: CLIPTokenizer, **changed: Any) -> CLIPTextConfig:
+    """Of a small text encoder."""
+    sizes: dict[str, Any] = {
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "projection_dim": TEXT_WIDTH,
+    }
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
         max_position_embeddings=POSITIONS,
-        projection_dim=TEXT_WIDTH,
-        bos_token_id=end - 1,
-        eos_token_id=end,
-        pad_token_id=end,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **{**sizes, **changed},
     )
-    return CLIPTextModel(config)
 
 
 def _unet(linear_projection: bool) -> UNet2DConditionModel:
@@ -100,7 +116,8 @@ def _unet(linear_projection: bool) -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def small_vae(**more: Any) -> AutoencoderKL:
+    """Latents of half the width and height of pictures."""
     return AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -109,16 +126,32 @@ def _vae() -> AutoencoderKL:
         norm_num_groups=4,
         sample_size=2 * SIDE,
         scaling_factor=0.5,
+        **more,
     )
 
 
 @torch.no_grad()
-def _shake(model: nn.Module) -> None:
-    """Norms start as ones and zeros, which hides mistakes; give them weights of their own."""
+def settle(model: nn.Module) -> None:
+    """Make a fresh model ready. Norms start as ones and zeros, which hides mistakes; they get
+    weights of their own.
+    """
+    model.eval().requires_grad_(False)
     for module in model.modules():
-        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
-            module.weight.add_(0.3 * torch.randn_like(module.weight))
-            module.bias.add_(0.3 * torch.randn_like(module.bias))
+        if "Norm" in type(module).__name__:
+            for parameter in module.parameters(recurse=False):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+def ddim() -> DDIMScheduler:
+    """The scheduler that pipelines come with."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 def tiny_pipeline(*, linear_projection: bool = False, seed: int = 0) -> StableDiffusionPipeline:
@@ -129,29 +162,20 @@ def tiny_pipeline(*, linear_projection: bool = False, seed: int = 0) -> StableDi
             of 1x1 convolutions.
         seed: of the weights. The global random state stays as it was.
     """
-    tokenizer = _tokenizer()
+    tokenizer = clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         models = {
-            "text_encoder": _text_encoder(len(tokenizer), tokenizer.eos_token_id),
+            "text_encoder": CLIPTextModel(clip_config(tokenizer)),
             "unet": _unet(linear_projection),
-            "vae": _vae(),
+            "vae": small_vae(),
         }
         for model in models.values():
-            _shake(model)
-            model.eval().requires_grad_(False)
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+            settle(model)
     pipe = StableDiffusionPipeline(
         **models,
         tokenizer=tokenizer,
-        scheduler=scheduler,
+        scheduler=ddim(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -180,8 +204,10 @@ def random_adapter_file(
     metadata: Mapping[str, str] | None = None,
     trigger: str | None = None,
     dtype: torch.dtype = torch.float32,
+    pipe: DiffusionPipeline | None = None,
+    modules: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
-    """Write a LoRA of random factors that visibly changes what `tiny_pipeline` draws.
+    """Write a LoRA of random factors that visibly changes what a tiny pipeline draws.
 
     Args:
         path: where; ends in .safetensors.
@@ -196,15 +222,23 @@ def random_adapter_file(
         metadata: texts for the header.
         trigger: trigger word, written into the header as other trainers do.
         dtype: of the factors.
+        pipe: which pipeline it is for; None for `tiny_pipeline`.
+        modules: component to module paths, in place of `unet` and `text`.
     """
-    pipe = tiny_pipeline(linear_projection=linear_projection)
+    pipe = pipe or tiny_pipeline(linear_projection=linear_projection)
+    prefixes = _KOHYA_XL if hasattr(pipe, "text_encoder_2") else _KOHYA
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-    for component, names in (("unet", unet), ("text_encoder", text)):
+    for component, names in (modules or {"unet": unet, "text_encoder": text}).items():
         for name in names:
             module = getattr(pipe, component).get_submodule(name)
             down, up = _random_factors(module, rank, scale, generator)
-            tensors |= _entries(component, name, down, up, layout, alpha)
+            if layout == "kohya":
+                key = prefixes[component] + name.removeprefix("text_model.").replace(".", "_")
+                tensors |= _kohya_entries(key, down, up, alpha)
+            else:
+                key = f"{component}.{name}"
+                tensors |= {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
     header = {"ss_output_name": path.stem, **(metadata or {})}
     if trigger is not None:
         header["modelspec.trigger_phrase"] = trigger
@@ -224,15 +258,6 @@ def _random_factors(
     return down, (up * size).reshape(*up.shape, *(1,) * (weight.ndim - 2))
 
 
-def _entries(
-    component: str, name: str, down: Tensor, up: Tensor, layout: Layout, alpha: float | None
-) -> dict[str, Tensor]:
-    if layout == "diffusers":
-        key = f"{component}.{name}"
-        return {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
-    if component == "unet":
-        key = "lora_unet_" + name.replace(".", "_")
-    else:
-        key = "lora_te_text_model_" + name.replace(".", "_")
+def _kohya_entries(key: str, down: Tensor, up: Tensor, alpha: float | None) -> dict[str, Tensor]:
     found = {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
     return found if alpha is None else {**found, f"{key}.alpha": torch.tensor(float(alpha))}

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from compose.models.options import OFFLOADS, QUANTIZATIONS, LoadOptions
+
 from ..console import Screen
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -54,8 +56,20 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     "--model",
     default="embedded",
     show_default=True,
-    metavar="embedded|DIR|HUB_ID",
-    help="Base model: the one that ships, a folder in diffusers layout, or a hub id.",
+    metavar="embedded|DIR|FILE|HUB_ID",
+    help="Base model: the one that ships, a folder in diffusers layout, a .safetensors checkpoint,"
+    " or a hub id.",
+)
+@click.option(
+    "--model-config",
+    "config",
+    metavar="DIR|HUB_ID",
+    help="Settings for a checkpoint of one file: a diffusers folder of the same family.",
+)
+@click.option(
+    "--denoiser",
+    metavar="FILE",
+    help="Other weights for the denoiser: a .safetensors or .gguf file.",
 )
 @click.option("--negative", default="", metavar="TEXT", help="What the picture should not show.")
 @click.option("--size", metavar="WxH", help="In pixels. [default: what the model was trained at]")
@@ -87,6 +101,21 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 @click.option("--scheduler", metavar="NAME", help="ddim, euler or dpm++. [default: the model's]")
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True)
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    default="none",
+    show_default=True,
+    help="What the large layers of the model are stored as. Adapters stay as they are.",
+)
+@click.option(
+    "--offload",
+    type=click.Choice(OFFLOADS),
+    default="none",
+    show_default=True,
+    help="What leaves the GPU while it does not work. Changes no pixel.",
+)
+@click.option("--vae-tiling", is_flag=True, help="Decode large pictures in tiles, to save memory.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -123,7 +152,9 @@ def generate(prompt: str, **flags: Any) -> None:
         columns = grid_columns(request, grid, fields)
     for method in dict.fromkeys(column.request.method.name for column in columns):
         check_places(flags["regions"], flags["masks"], request.adapters, method)
-    setting = Setting(flags["model"], flags["device"], flags["dtype"], flags["offline"])
+    chosen = ("config", "denoiser", "quantize", "offload", "vae_tiling")
+    options = LoadOptions(**{name: flags[name] for name in chosen})
+    setting = Setting(flags["model"], flags["device"], flags["dtype"], flags["offline"], options)
     with output_folder(flags["out"]) as folder:
         from ..making import make
 

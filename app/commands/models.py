@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from compose.errors import ModelError
+from compose.errors import MissingExtraError, ModelError
 
 from ..console import Screen
 from .adapters import table
@@ -18,7 +18,8 @@ from .adapters import table
 def models(as_json: bool) -> None:
     """List the base models that are known here: the one that ships, and those in the hub's cache.
 
-    Any other folder in diffusers layout can be given to --model as well.
+    Any other folder in diffusers layout, and a checkpoint of one file, can be given to --model as
+    well.
     """
     from compose.models.detect import embedded_folder
 
@@ -34,11 +35,14 @@ def models(as_json: bool) -> None:
 
 
 def _described(name: str, folder: Path) -> dict[str, Any]:
-    from compose.models.detect import EMBEDDED, family_name, model_folder
+    from compose.models.detect import EMBEDDED, family_named, model_pipeline
+    from compose.models.source import find
 
     entry = {"name": name, "family": None, "path": str(folder), "available": True, "reason": ""}
+    model = EMBEDDED if name == EMBEDDED else str(folder)
     try:
-        found = model_folder(EMBEDDED if name == EMBEDDED else str(folder))
-    except ModelError as error:
+        entry["family"] = family_named(model_pipeline(model).name, name).name
+        find(model)
+    except (ModelError, MissingExtraError) as error:
         return {**entry, "available": False, "reason": str(error)}
-    return {**entry, "family": family_name(found)}
+    return entry

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from compose.models.options import OFFLOADS
+
 from ..console import Screen
 
 
@@ -20,9 +22,16 @@ from ..console import Screen
     metavar="DIR",
     help="Folder for the picture; nothing is overwritten.",
 )
+@click.option(
+    "--offload",
+    type=click.Choice(OFFLOADS),
+    default="none",
+    show_default=True,
+    help="What leaves the GPU while it does not work. Changes no pixel.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Report in JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notices.")
-def replay(image: Path, out: Path, as_json: bool, quiet: bool) -> None:
+def replay(image: Path, out: Path, offload: str, as_json: bool, quiet: bool) -> None:
     """Make IMAGE.png again from the recipe that it carries, and say whether it is identical.
 
     Nothing is downloaded: a model from the hub has to be in the cache.
@@ -36,4 +45,4 @@ def replay(image: Path, out: Path, as_json: bool, quiet: bool) -> None:
     with output_folder(out) as folder:
         from ..replaying import rebuild
 
-        rebuild(recipe, folder, screen, start=start)
+        rebuild(recipe, folder, screen, start=start, offload=offload)

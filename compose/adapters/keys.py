@@ -10,6 +10,11 @@ has its own spelling of both::
                     unet.<path>.to_q.lora.down.weight
     kohya           lora_unet_<path with _ for .>.lora_down.weight, .lora_up.weight, .alpha
     kohya-dotted    lora_unet.<path>.lora_down.weight           (OneTrainer)
+    xlabs           double_blocks.<n>.processor.qkv_lora1.down.weight
+
+A path is diffusers' own or one of the model's first release; `compose.adapters.originals` knows
+those. Instead of a component, ComfyUI and the trainers around it write ``diffusion_model.<path>``
+and ``text_encoders.clip_l.transformer.<path>``.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Layout = Literal["diffusers", "peft", "diffusers-old", "kohya", "kohya-dotted"]
+Layout = Literal["diffusers", "peft", "diffusers-old", "kohya", "kohya-dotted", "xlabs"]
 Role = Literal["down", "up", "alpha"]
 
 
@@ -61,19 +66,37 @@ _DOWN_UP = re.compile(r"(?P<stem>.+)\.lora_(?P<side>down|up)\.weight")
 _OLD = re.compile(
     r"(?P<stem>.+?)(?:\.lora_linear_layer|\.lora|(?<=_lora))\.(?P<side>down|up)\.weight"
 )
+_XLABS = re.compile(
+    r"(?P<stem>(?:.+\.)?(?:double|single)_blocks\.\d+(?:\.processor)?\.(?:qkv|proj)_lora[12]?)"
+    r"\.(?P<side>down|up)\.weight"
+)
 _ALPHA = re.compile(r"(?P<stem>.+?)(?:\.lora_linear_layer|\.lora)?\.alpha")
 
 _ROLES: dict[str, Role] = {"A": "down", "B": "up", "down": "down", "up": "up"}
 
 _PEFT = "base_model.model."
-_KOHYA = re.compile(r"lora_(?P<part>unet|transformer|te[123]?)(?P<sep>[_.])(?P<path>.+)")
+_DENOISER = ("unet", "transformer")
+_KOHYA = re.compile(  # SimpleTuner, which trains through LyCORIS, writes that library's own prefix
+    r"(?:lora_(?P<part>unet|transformer|te[123]?)|lycoris)(?P<sep>[_.])(?P<path>.+)"
+)
 _PARTS = {
-    "unet": ("unet", "transformer"),  # kohya calls every denoiser so
+    None: _DENOISER,
+    "unet": _DENOISER,  # kohya calls every denoiser so
     "transformer": ("transformer",),
     "te": ("text_encoder",),
     "te1": ("text_encoder",),
     "te2": ("text_encoder_2",),
     "te3": ("text_encoder_3",),
+}
+_COMFY = re.compile(
+    r"(?:diffusion_model|(?:text_encoders\.)?(?P<text>clip_[lg]|t5(?:xxl)?)(?:\.transformer)?)\.(?=.)"
+)
+_COMFY_PARTS = {
+    None: _DENOISER,
+    "clip_l": ("text_encoder",),
+    "clip_g": ("text_encoder_2",),
+    "t5": ("text_encoder_3",),
+    "t5xxl": ("text_encoder_3",),
 }
 _COMPONENT = re.compile(r"(unet|prior|transformer(?:_\d+)?|text_encoder(?:_\d+)?)\.(?=.)")
 
@@ -97,6 +120,14 @@ _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\.[wb]_norm$", "changed norm layers (w_norm, b_norm)"),
         (r"\.(?:diff|diff_b|set_weight|reshape_weight)$", "full weight differences (diff)"),
         (r"\.lora_embedding_[AB](?:\.|$)", "LoRA of an embedding"),
+        (
+            r"(?:query|key)_norm\.scale$|\.norm_(?:added_)?[qk]\.weight$",
+            "FLUX control LoRA (changed norms and inputs)",
+        ),
+        (
+            r"\.lora_(?:[AB](?:\.[^.]+)?|down|up)\.bias$",
+            "LoRA with biases (lora_B.bias), as FLUX control LoRAs are",
+        ),
         (r"\.(?:lora_E|ranknum)(?:\.|$)", "AdaLoRA"),
         (r"\.vera_", "VeRA"),
         (r"^lora_controlnet$", "Control-LoRA"),
@@ -108,7 +139,7 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     for pattern, kind in (
         (r"^model\.diffusion_model\.", "a whole model in one file"),
         (r"^(?:emb_params|clip_[lg]|<.+>)$", "a textual inversion embedding"),
-        (r"^(?:image_proj|ip_adapter)\.", "an IP-Adapter"),
+        (r"^(?:image_proj|ip_adapter)\.|ip_adapter_double_stream", "an IP-Adapter"),
         (r"^control_model\.|^controlnet_", "a ControlNet"),
         (r"^(?:down_blocks|up_blocks|mid_block|double_blocks|transformer_blocks)\.", "a denoiser"),
         (r"^(?:text_model|encoder)\.", "a text encoder or VAE"),
@@ -129,6 +160,8 @@ def parse(name: str) -> Key | None:
         part = _KOHYA.fullmatch(found["stem"])
         flat = part is not None and part["sep"] == "_"
         return Key(found["stem"], _ROLES[found["side"]], "kohya" if flat else "kohya-dotted")
+    if found := _XLABS.fullmatch(name):
+        return Key(found["stem"], _ROLES[found["side"]], "xlabs")
     if found := _OLD.fullmatch(name):
         return Key(found["stem"], _ROLES[found["side"]], "diffusers-old")
     if found := _ALPHA.fullmatch(name):
@@ -141,11 +174,17 @@ def address(stem: str, layout: Layout) -> Address:
     if layout in ("kohya", "kohya-dotted") and (found := _KOHYA.fullmatch(stem)):
         return Address(_PARTS[found["part"]], (found["path"],), flat=found["sep"] == "_")
     path = stem.removeprefix(_PEFT)
+    components: tuple[str, ...] = ()
+    if found := _COMFY.match(path):
+        components, path = _COMFY_PARTS[found["text"]], path[found.end() :]
+    if layout == "xlabs":
+        path = path.replace(".processor.", ".")
     if layout == "diffusers-old":
         parent, _, leaf = path.replace(".processor.", ".").rpartition(".")
         leaves = _LEAVES.get(leaf, (leaf,))
-        return Address((), tuple(f"{parent}.{name}" if parent else name for name in leaves))
-    return Address((), (path,))
+        paths = tuple(f"{parent}.{name}" if parent else name for name in leaves)
+        return Address(components, paths)
+    return Address(components, (path,))
 
 
 def component(where: Address) -> str:
@@ -154,6 +193,13 @@ def component(where: Address) -> str:
         return where.components[0]
     found = _COMPONENT.match(where.paths[0])
     return found[1] if found else ""
+
+
+def inside(where: Address) -> str:
+    """The path inside the component, as far as the file alone tells."""
+    path = where.paths[0]
+    found = None if where.components else _COMPONENT.match(path)
+    return path[found.end() :] if found else path
 
 
 def unsupported(names: Iterable[str]) -> tuple[str, str] | None:

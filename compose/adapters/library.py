@@ -31,7 +31,8 @@ class AdapterEntry:
         path: the file, or the folder of a PEFT adapter.
         category: character, clothing, style, background, object or other.
         triggers: words that call what it has learned.
-        base: sd15, sd2, sdxl, sd3, flux, embedded, else what the file says; empty when unknown.
+        base: sd15, sd2, sdxl, sd3, flux, flux2, embedded, else what the file says; empty when
+            unknown.
         rank: largest rank.
         sites: number of modules it changes.
         description: free text.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from compose.adapters import keys
+from compose.adapters.originals import Original, original_of
 from compose.adapters.safe import Header, TensorInfo, read_header, refusal, shown
 from compose.adapters.scaling import CONFIG_NAME, WEIGHTS_NAME
 
@@ -49,6 +50,12 @@ class Pair:
         inner = self.down_shape[1:]
         return (self.up_shape[0], *(inner[:1] if inner[1:] == (1, 1) else inner))
 
+    @property
+    def original(self) -> Original | None:
+        """Whose first release named the module, for a module of a denoiser."""
+        text = keys.component(self.where).startswith("text_encoder")
+        return None if text or self.layout == "xlabs" else original_of(keys.inside(self.where))
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -57,7 +64,8 @@ class Outline:
     Attributes:
         path: of the weights.
         header: checked.
-        layout: spelling of the names; "mixed" where a file has several.
+        layout: spelling of the names, and whose names they are where these are not diffusers', as
+            in "kohya-bfl"; "mixed" where a file has several of either.
         pairs: stem to factors, sorted.
         ignored: names of tensors that have no meaning here.
     """
@@ -127,9 +135,15 @@ def read_outline(path: str | Path) -> Outline:
         given = f"holds {kind} (first tensor: {shown(first)})" if first else "holds no tensors"
         raise refusal(path, given, _PLAIN, "check that it is an adapter")
     pairs = {s: _pair(path, header, s, layouts.get(s), roles[s]) for s in sorted(roles)}
-    found = {p.layout for p in pairs.values()}
-    layout = found.pop() if len(found) == 1 else "mixed"
-    return Outline(path, header, layout, pairs, tuple(ignored))
+    return Outline(path, header, _layout(pairs.values()), pairs, tuple(ignored))
+
+
+def _layout(pairs: Collection[Pair]) -> str:
+    spellings = {pair.layout for pair in pairs}
+    originals = {original for pair in pairs if (original := pair.original)}
+    if len(spellings) > 1 or len(originals) > 1:
+        return "mixed"
+    return "-".join((*spellings, *originals))
 
 
 def _sort(

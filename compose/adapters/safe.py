@@ -97,11 +97,12 @@ def refusal(path: Path, given: str, expected: str, advice: str) -> AdapterFormat
     return AdapterFormatError(f"{shown(path, 400)}: {given}; expected {expected}; {advice}")
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, largest: int = MAX_FILE) -> Header:
     """Read and check the header of a safetensors file.
 
     Args:
         path: the file.
+        largest: most bytes that the file may have.
 
     Returns:
         The header. Names, dtypes, shapes and places of all tensors fit together and fit the file.
@@ -113,7 +114,7 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            text = _header_text(path, stream, size)
+            text = _header_text(path, stream, size, largest)
     except OSError as error:
         given = f"cannot be read ({error.strerror})"
         raise refusal(path, given, _EXPECTED, "check its permissions") from None
@@ -138,10 +139,10 @@ def _check_outside(path: Path) -> None:
         raise refusal(path, f"is named {path.suffix}, a pickle file", _EXPECTED, _NO_PICKLE)
 
 
-def _header_text(path: Path, stream: BinaryIO, size: int) -> bytes:
+def _header_text(path: Path, stream: BinaryIO, size: int, largest: int) -> bytes:
     """The bytes of the header, once its length is known to be sound."""
-    if size > MAX_FILE:
-        limit = f"at most {MAX_FILE // 2**30} GiB"
+    if size > largest:
+        limit = f"at most {largest // 2**30} GiB"
         raise refusal(path, f"has {size} bytes", limit, "give an adapter, not a whole model")
     head = stream.read(512)
     if not head:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compose.gate import Gate
-from compose.guidance import cfg
+from compose.guidance import Sides
 from compose.method import CompositionMethod
 from compose.run import Pass, Run
 from compose.types import Step
@@ -41,8 +41,8 @@ class Composite(CompositionMethod):
             pairs += run.guided_passes(f"/{k}", Gate.one(k, count, weight), alone)
         return pairs
 
-    def fuse(self, run: Run, step: Step, predictions: Mapping[str, Tensor]) -> Tensor:
-        """Mean over adapters of either side, then guidance."""
+    def sides(self, run: Run, step: Step, predictions: Mapping[str, Tensor]) -> Sides:
+        """Mean over adapters of either side; guidance comes after."""
         del step
 
         def mean(side: str) -> Tensor:
@@ -50,4 +50,4 @@ class Composite(CompositionMethod):
                 dim=0
             )
 
-        return cfg(mean("uncond"), mean("cond"), run.guidance) if run.guided else mean("cond")
+        return Sides(mean("cond"), mean("uncond") if run.guided else None)

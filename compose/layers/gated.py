@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from compose.adapters.adapter import Stacked
+from compose.device import compute_dtype
 from compose.errors import AdapterMismatchError
+from compose.gate import Gate
 from compose.kernels.gated_lora import gated_lora, gated_lora_conv2d
 from compose.slot import GateSlot
 from compose.types import Site
@@ -19,11 +21,18 @@ class GatedLoraLayer(nn.Module, ABC):
     """A module plus the adapters that change it: ``y = base(x) + delta(x, gate)``.
 
     Without a gate in the slot, or when no adapter of this site has a weight, the result is
-    ``base(x)`` itself, bit for bit. Attributes that are not its own are the base's, so that code
-    which looks for ``weight`` or ``in_features`` finds them.
+    ``base(x)`` itself, bit for bit. The base is called and its weights are never looked into, so it
+    may be quantised, or offloaded with its weights on the meta device between calls.
+
+    Public attributes that are not its own are the base's, so that code which looks for ``weight``
+    or ``in_features`` finds them. Private ones are not passed on: the hooks of accelerate and
+    diffusers mark a module by them, and the base's hooks are not this layer's.
+
+    The factors begin on the base's device (the CPU where its weights are on none). They move with
+    the component, as its buffers, and follow where a hook takes the base's work by other means.
 
     Attributes:
-        base: the module as it was found; its weights are only read.
+        base: the module as it was found.
         site: where it sits.
         slot: where the gate of the running call is found.
     """
@@ -34,17 +43,20 @@ class GatedLoraLayer(nn.Module, ABC):
         self.site = site
         self.slot = slot
         self.ranks = stacked.ranks
-        like = next(base.parameters())
-        dtype = like.dtype if like.dtype.is_floating_point else torch.float32
-        self.register_buffer("lora_down", stacked.down.to(like.device, dtype), persistent=False)
-        self.register_buffer("lora_up", stacked.up.to(like.device, dtype), persistent=False)
-        self.register_buffer("lora_index", stacked.index.to(like.device), persistent=False)
+        device, dtype = next(base.parameters()).device, compute_dtype(base)
+        if device.type == "meta":
+            device = torch.device("cpu")
+        self.register_buffer("lora_down", stacked.down.to(device, dtype), persistent=False)
+        self.register_buffer("lora_up", stacked.up.to(device, dtype), persistent=False)
+        self.register_buffer("lora_index", stacked.index.to(device), persistent=False)
         self.train(base.training)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name.startswith("_"):
+                raise
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -56,11 +68,25 @@ class GatedLoraLayer(nn.Module, ABC):
         active = tuple(k for k in gate.active if self.ranks[k])
         if not active:
             return y
+        x = x.to(y.device)  # where the base's hooks took it
+        self._follow(y.device)
+        if x.ndim == 2:  # a vector is one token, so that routers and combiners see the same axes
+            return self._changed(x[:, None], y[:, None], gate, active)[:, 0]
+        return self._changed(x, y, gate, active)
+
+    def _changed(self, x: Tensor, y: Tensor, gate: Gate, active: tuple[int, ...]) -> Tensor:
+        """The base's output `y` with the changes of the active adapters."""
         weights = self.slot.resolve(self.site, x)  # [rows, 1 | n, K]
         if gate.combiner is None:
-            return y + self._product(x, weights, active)
+            return y + self._product(x, weights, active).to(y.dtype)
         deltas = torch.stack([self._product(x, weights, (k,)) for k in active])
         return gate.combiner(self.site, y, deltas)
+
+    def _follow(self, device: torch.device) -> None:
+        """Bring the factors to the device where the base works; they stay there."""
+        if self.lora_down.device != device:
+            for name in ("lora_down", "lora_up", "lora_index"):
+                setattr(self, name, getattr(self, name).to(device))
 
     def _product(self, x: Tensor, weights: Tensor, active: tuple[int, ...]) -> Tensor:
         """Run the kernel over the ranks of the active adapters only: 0 x inf would be NaN."""
@@ -104,8 +130,6 @@ class GatedLoraLinear(GatedLoraLayer):
     def _kernel(
         self, x: Tensor, down: Tensor, up: Tensor, weights: Tensor, index: Tensor
     ) -> Tensor:
-        if x.ndim == 2:
-            return gated_lora(x[:, None], down, up, weights, index)[:, 0]
         return gated_lora(x, down, up, weights, index)
 
 

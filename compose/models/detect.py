@@ -1,22 +1,34 @@
-"""Find a base model and tell its family."""
+"""Which families there are, and where base models lie."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from compose.errors import ModelError
-from compose.models.card import ModelCard, read_card
+from compose.models.card import ModelCard
 from compose.models.family import Family
+from compose.models.flux import Flux
+from compose.models.folder import Pipeline, read_pipeline
+from compose.models.sd3 import StableDiffusion3
 from compose.models.sd15 import StableDiffusion15
+from compose.models.sdxl import StableDiffusionXL
 
 EMBEDDED = "embedded"
-_FAMILIES: tuple[tuple[type[DiffusionPipeline], type[Family]], ...] = (
-    (StableDiffusionPipeline, StableDiffusion15),
-)
+FAMILIES: Mapping[str, type[Family]] = {
+    "StableDiffusionPipeline": StableDiffusion15,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
+"""Class name of a diffusers pipeline to the family over it. A new family is one line here: folders,
+single files, the hub, refusals and the list of models follow it."""
+_REFUSED = {
+    "StableDiffusionXLImg2ImgPipeline": "an image-to-image pipeline such as the SDXL refiner, not a"
+    " text-to-image base, so use the base that it refines",
+}
 
 
 def embedded_folder() -> Path:
@@ -28,17 +40,31 @@ def family_of(pipe: DiffusionPipeline, card: ModelCard | None = None) -> Family:
     """The family of a pipeline, with what the model says about itself.
 
     Raises:
+        ModelError: none that is supported, or parts that are not for text to image.
+    """
+    family = family_named(type(pipe).__name__, "the pipeline")(pipe, card)
+    family.check_text_to_image()
+    return family
+
+
+def family_named(pipeline: str, what: str) -> type[Family]:
+    """The family of a kind of pipeline.
+
+    Args:
+        pipeline: class name.
+        what: that is of this kind, for the message.
+
+    Raises:
         ModelError: none that is supported.
     """
-    for pipeline, family in _FAMILIES:
-        if type(pipe) is pipeline:
-            return family(pipe, card)
-    supported = ", ".join(p.__name__ for p, _ in _FAMILIES)
-    raise ModelError(f"a {type(pipe).__name__} is not supported; expected one of {supported}")
+    if pipeline not in FAMILIES:
+        why = _REFUSED.get(pipeline, "which is not supported")
+        raise ModelError(f"{what} is a {pipeline}, {why}; expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[pipeline]
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a model named on the command line.
+def model_pipeline(model: str) -> Pipeline:
+    """The folder of a model named on the command line, known by its index.
 
     Args:
         model: "embedded" or a folder in diffusers layout.
@@ -47,56 +73,16 @@ def model_folder(model: str) -> Path:
         ModelError: there is no such folder, or it holds no pipeline of a supported family.
     """
     folder = embedded_folder() if model == EMBEDDED else Path(model)
-    index = folder / "model_index.json"
-    if not index.is_file():
-        hint = (
-            "the package was installed without its weights"
-            if model == EMBEDDED
-            else "give a diffusers folder"
-        )
-        raise ModelError(f"no model at {folder}: expected a folder with a model_index.json; {hint}")
-    try:
-        name = json.loads(index.read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
+    if model == EMBEDDED and not folder.is_dir():
         raise ModelError(
-            f"{index} is not a pipeline description: expected JSON with _class_name ({error})"
-        ) from None
-    supported = [p.__name__ for p, _ in _FAMILIES]
-    if name not in supported:
-        raise ModelError(f"{folder} holds a {name}; expected one of {', '.join(supported)}")
-    return folder
-
-
-def family_name(folder: Path) -> str:
-    """Name of the family of a folder that `model_folder` has found good."""
-    index = json.loads((folder / "model_index.json").read_text())
-    return {p.__name__: family.name for p, family in _FAMILIES}[index["_class_name"]]
-
-
-def load(model: str, *, device: torch.device, dtype: torch.dtype) -> Family:
-    """Load a base model from disk. Nothing is downloaded.
-
-    Args:
-        model: "embedded" or a folder in diffusers layout.
-        device: where to put it.
-        dtype: of its weights.
-
-    Raises:
-        ModelError: missing, broken or of an unsupported family.
-    """
-    folder = model_folder(model)
-    try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            safety_checker=None,
-            requires_safety_checker=False,
+            f"no model at {folder}: the package was installed without its weights; expected them"
+            " there, so install it again"
         )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{folder} could not be loaded: {first}; expected a complete diffusers folder"
-        ) from error
-    pipe.set_progress_bar_config(disable=True)
-    return family_of(pipe.to(device), read_card(folder))
+    pipeline = read_pipeline(folder)
+    family_named(pipeline.name, str(folder))
+    return pipeline
+
+
+def model_folder(model: str) -> Path:
+    """Where such a model lies; arguments and errors as of `model_pipeline`."""
+    return model_pipeline(model).folder

@@ -19,9 +19,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
+from compose.device import compute_dtype
 from compose.errors import RequestError, nearest
 from compose.models.card import ModelCard
 from compose.slot import TokenLayout
+from compose.text.encoding import check_layer
 from compose.types import Conditioning, Site, Size, Step, TextOptions
 
 SCHEDULERS: Mapping[str, Any] = {
@@ -37,25 +39,30 @@ class Schedule:
 
     Attributes:
         scheduler: diffusers scheduler with its timesteps set.
-        timesteps: [total].
+        timesteps: [total] those of the run.
+        first: position of the run's first timestep among the scheduler's; above 0 for a run that
+            starts from a picture.
     """
 
     scheduler: Any
     timesteps: Tensor
+    first: int = 0
 
     def step(self, index: int) -> Step:
         """Where the run stands at a position of the list."""
         t = self.timesteps[index]
         sigmas = getattr(self.scheduler, "sigmas", None)
         sigma = (
-            float(sigmas[index])
+            float(sigmas[self.first + index])
             if sigmas is not None
             else float(t) / self.scheduler.config.num_train_timesteps
         )
         return Step(index, len(self.timesteps), t, sigma)
 
     def scale(self, latents: Tensor, step: Step) -> Tensor:
-        """Latents as the denoiser wants them at a step."""
+        """Latents as the denoiser wants them at a step; flow matching takes them as they are."""
+        if not hasattr(self.scheduler, "scale_model_input"):
+            return latents
         scaled: Tensor = self.scheduler.scale_model_input(latents, step.t)
         return scaled
 
@@ -82,6 +89,8 @@ class Family(ABC):
         text_names: component names of the text encoders.
         card: what the model says about itself.
         schedulers: the solvers it can use, by the name that requests give.
+        half: dtype that suits it on a GPU.
+        optional: text encoders that a checkpoint may lack.
     """
 
     name: ClassVar[str]
@@ -89,6 +98,8 @@ class Family(ABC):
     text_names: ClassVar[tuple[str, ...]]
     usual_guidance: ClassVar[float] = 7.5
     schedulers: ClassVar[Mapping[str, Any]] = SCHEDULERS
+    half: ClassVar[torch.dtype] = torch.float16
+    optional: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
@@ -119,8 +130,12 @@ class Family(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the denoiser's parameters."""
-        return next(self.denoiser.parameters()).dtype
+        """Dtype that the denoiser computes in."""
+        return compute_dtype(self.denoiser)
+
+    def release(self) -> None:
+        """Send what offloading holds on the GPU back, as a stock pipeline does after a picture."""
+        self.pipe.maybe_free_model_hooks()
 
     @property
     def distilled(self) -> bool:
@@ -150,6 +165,11 @@ class Family(ABC):
     def encode(self, prompts: Sequence[str], options: TextOptions | None = None) -> Conditioning:
         """Prompts to conditioning, one row each. Runs under whatever gate the text slots hold."""
 
+    def unconditional(self, negatives: Sequence[str], encoded: Conditioning) -> Conditioning:
+        """What the denoiser gets for negative prompts, from what `encode` made of them."""
+        del negatives
+        return encoded
+
     def windows(self, prompts: Sequence[str]) -> int:
         """How many windows of a CLIP encoder the longest of some prompts needs."""
         del prompts
@@ -157,7 +177,7 @@ class Family(ABC):
 
     @abstractmethod
     def beyond_the_end(self, prompt: str) -> str:
-        """The part of a prompt that is too long for the text encoder; empty when all of it fits."""
+        """The part of a prompt that no text encoder sees; empty when all of it fits."""
 
     @abstractmethod
     def latents(
@@ -189,6 +209,13 @@ class Family(ABC):
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents to pictures."""
 
+    def check_text_to_image(self) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Refuse parts that sites can be found in but that the denoising loop cannot drive.
+
+        Raises:
+            ModelError: a denoiser that takes more than latents, timestep and text.
+        """
+
     def check_guidance(self, guidance: float | None, true_cfg: float | None) -> None:
         """Refuse guidance that the model does not have; arguments as of `Request`.
 
@@ -201,6 +228,17 @@ class Family(ABC):
                 f"true_cfg {true_cfg:g} was given, but the guidance of this model is not distilled;"
                 " expected guidance alone, so use --guidance"
             )
+
+    def check_clip_skip(self, clip_skip: int | None) -> None:
+        """Refuse a layer that a CLIP text encoder does not have; `clip_skip` as of `TextOptions`.
+
+        Raises:
+            RequestError: an encoder has fewer layers.
+        """
+        for name in self.text_names:
+            encoder = self.components.get(name)
+            if clip_skip is not None and encoder is not None and _is_clip(encoder):
+                check_layer(encoder, clip_skip)
 
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.
@@ -234,7 +272,9 @@ class Family(ABC):
         elif name in self.schedulers:
             scheduler = self.schedulers[name].from_config(own.config)
         else:
-            raise RequestError(f"unknown scheduler {name!r}; {nearest(name, self.schedulers)}")
+            raise RequestError(
+                f"scheduler {name!r} is none of this model's; {nearest(name, self.schedulers)}"
+            )
         self.set_timesteps(scheduler, steps, size or self.default_size)
         return Schedule(scheduler, scheduler.timesteps)
 
@@ -250,3 +290,7 @@ class Family(ABC):
             full, generator=list(generators), device=self.device, dtype=self.dtype
         )
         return out
+
+
+def _is_clip(encoder: Any) -> bool:
+    return str(encoder.config.model_type).startswith("clip")

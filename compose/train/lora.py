@@ -99,8 +99,13 @@ def load_pipeline(model: str | Path) -> StableDiffusionPipeline:
     """
     from diffusers import StableDiffusionPipeline
 
+    from compose.models.folder import INDEX, read_pipeline
+
     folder = Path(model)
-    if not (folder / "model_index.json").is_file():
+    if (
+        not (folder / INDEX).is_file()
+        or read_pipeline(folder).name != StableDiffusionPipeline.__name__
+    ):
         raise ModelError(
             f"model {folder} was given, a folder of a Stable Diffusion 1.x pipeline is expected"
         )

@@ -183,6 +183,7 @@ def test_any_json_gives_sound_facts(tmp_path: Path, table: dict[str, Any], frequ
         ("Pony", "sdxl"),
         ("Flux.1 D", "flux"),
         ("flux1", "flux"),
+        ("Flux.2 D", "flux2"),
         ("stable-diffusion-3-medium", "sd3"),
         ("SD 3.5 Large", "sd3"),
         ("lora-compose-world/lora", "embedded"),

@@ -40,6 +40,12 @@ OTHERS = {
     "lora_unet_b.diff_b": "full weight differences",
     "base_model.model.a.lora_embedding_A": "embedding",
     "lora_controlnet": "Control-LoRA",
+    "unet.a.lora_B.bias": "LoRA with biases",
+    "double_blocks.0.img_mod.lin.lora_B.bias": "FLUX control LoRAs",
+    "base_model.model.a.lora_B.default.bias": "LoRA with biases",
+    "double_blocks.0.img_attn.norm.query_norm.scale": "FLUX control LoRA",
+    "transformer.single_transformer_blocks.0.attn.norm_k.weight": "FLUX control LoRA",
+    "lora_unet_double_blocks_0_img_attn_norm_query_norm.diff": "full weight differences",
 }
 
 
@@ -58,6 +64,7 @@ def test_other_kinds_are_refused_by_name(name: str, tmp_path: Path) -> None:
         ("emb_params", "textual inversion"),
         ("<mochi>", "textual inversion"),
         ("image_proj.proj.weight", "IP-Adapter"),
+        ("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight", "IP-Adapter"),
         ("down_blocks.0.resnets.0.conv1.weight", "a denoiser"),
         ("text_model.embeddings.position_embedding.weight", "a text encoder"),
         ("something", "nothing that is known"),
@@ -69,7 +76,7 @@ def test_other_files_are_called_what_they_are(name: str, kind: str, tmp_path: Pa
 
 
 def test_names_without_meaning_are_listed(tmp_path: Path) -> None:
-    extra = ("lora_unet_b.alpha", "unet.a.lora_B.bias", "bundle_emb.mochi.string_to_param.*")
+    extra = ("lora_unet_b.alpha", "unet.a.steps", "bundle_emb.mochi.string_to_param.*")
     tensors = {**PLAIN, **{name: torch.ones(1) for name in extra}}
     file = read_adapter(write(tensors, tmp_path / "a.safetensors"))
     assert set(file.ignored) == set(extra)
@@ -123,6 +130,17 @@ def test_two_adapters_in_one_file_are_refused(tmp_path: Path) -> None:
             ("unet.a.to_out.0", "unet.a.out_proj"),
         ),
         ("unet.a.ff", "diffusers-old", (), ("unet.a.ff",)),
+        ("lycoris_blocks_0_a", "kohya", ("unet", "transformer"), ("blocks_0_a",)),
+        ("diffusion_model.a.b", "diffusers", ("unet", "transformer"), ("a.b",)),
+        ("text_encoders.clip_g.transformer.a.b", "kohya-dotted", ("text_encoder_2",), ("a.b",)),
+        ("t5.encoder.a", "kohya-dotted", ("text_encoder_3",), ("encoder.a",)),
+        ("clip_lamp.a", "diffusers", (), ("clip_lamp.a",)),
+        (
+            "diffusion_model.double_blocks.0.processor.qkv_lora1",
+            "xlabs",
+            ("unet", "transformer"),
+            ("double_blocks.0.qkv_lora1",),
+        ),
     ],
 )
 def test_stems_become_addresses(

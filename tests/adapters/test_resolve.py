@@ -38,18 +38,20 @@ def test_what_the_model_lacks_is_reported(components: Components, tmp_path: Path
     tensors = {
         **kohya("lora_unet_" + QUERY.replace(".", "_")),
         **kohya("lora_unet_down_blocks_9_to_q"),
-        **kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1"),
+        **kohya("lora_te3_encoder_block_0_layer_0_SelfAttention_q"),
         "lora_unet_x.alpha": torch.tensor(1.0),
     }
     adapter, report = load_adapter(write(tensors, tmp_path / "a.safetensors"), components)
     assert report.matched == tuple(adapter.factors) == (f"unet.{QUERY}",)
     assert report.unmatched == (
-        "lora_te2_text_model_encoder_layers_0_mlp_fc1",
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_q",
         "lora_unet_down_blocks_9_to_q",
     )
+    assert report.lacking == {"text_encoder_3": 1}
     assert report.ignored == ("lora_unet_x.alpha",)
     assert report.summary() == (
-        "1 of 3 modules matched; not in this model: lora_te2_text_model_encoder_layers_0_mlp_fc1,"
+        "1 of 3 modules matched; this model has no text_encoder_3 (modules for it: 1); not in"
+        " this model: lora_te3_encoder_block_0_layer_0_SelfAttention_q,"
         " lora_unet_down_blocks_9_to_q; ignored: lora_unet_x.alpha"
     )
 
@@ -61,20 +63,13 @@ def test_a_clean_report_is_short() -> None:
 @pytest.mark.parametrize(
     ("tensors", "metadata", "made"),
     [
-        (kohya("lora_te2_x"), {}, "Stable Diffusion XL"),
-        (kohya("lora_unet_double_blocks_0_img_attn_qkv"), {}, "FLUX"),
-        (pair("transformer.transformer_blocks.0.attn.add_k_proj"), {}, "Stable Diffusion 3"),
-        (pair("unet.add_embedding.linear_1"), {}, "Stable Diffusion XL"),
-        (pair("unet.x.attn2.to_k", d_in=768), {}, "Stable Diffusion 1.x"),
-        (kohya("lora_unet_x_attn2_to_v", d_in=1024), {}, "Stable Diffusion 2.x"),
-        (pair("unet.x.attn2.to_k", d_in=99), {}, "a model with cross-attention 99 wide"),
         (pair("unet.x"), {"ss_base_model_version": "sd_v1"}, "Stable Diffusion 1.x"),
-        (pair("unet.x"), {"modelspec.architecture": "flux-1-dev/lora"}, "FLUX"),
         (pair("unet.x"), {"ss_base_model_version": "mine"}, "mine"),
         (pair("unet.x"), {}, "an unknown model"),
+        (pair("unet.mid_block.x"), {}, "a Stable Diffusion UNet"),
     ],
 )
-def test_an_adapter_for_another_base_is_refused(
+def test_an_adapter_without_a_module_of_the_model_is_refused(
     tensors: dict[str, Tensor],
     metadata: dict[str, str],
     made: str,
@@ -90,13 +85,13 @@ def test_an_adapter_for_another_base_is_refused(
 
 
 def test_another_shape_is_refused(components: Components, tmp_path: Path) -> None:
-    tensors = {**pair(f"unet.{QUERY}"), **pair(f"unet.{KEY}", d_in=768)}
+    tensors = {**pair(f"unet.{QUERY}"), **pair(f"unet.{KEY}", d_in=32, d_out=16)}
     path = write(tensors, tmp_path / "a.safetensors")
     with pytest.raises(AdapterMismatchError) as caught:
         load_adapter(path, components)
     message = str(caught.value)
-    assert f"unet.{KEY} changes weights of shape [8, 768]; expected [8, 32]" in message
-    assert "made for Stable Diffusion 1.x" in message
+    assert f"unet.{KEY} changes weights of shape [16, 32]; expected [8, 32]" in message
+    assert "both seem to be a model with cross-attention 32 wide, but of different" in message
 
 
 @pytest.mark.parametrize(

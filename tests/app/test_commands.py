@@ -104,11 +104,15 @@ def test_models_of_the_hub_cache(run: Run, model: Path, monkeypatch: pytest.Monk
 
 def test_doctor(run: Run) -> None:
     data = parsed(run("doctor", "--json"))
-    assert list(data) == ["versions", "device", "kernels", "attention", "model", "adapters"]
+    keys = ["versions", "device", "kernels", "attention", "memory", "model", "adapters"]
+    assert list(data) == keys
     assert {"python", "torch", "diffusers", "xformers", "gradio"} <= set(data["versions"])
     assert {"name": "gated_lora/reference", "available": True, "reason": ""} in data["kernels"]
     assert data["attention"]["backend"].startswith("sdpa/")
     assert all(b["available"] is (not b["reason"]) for b in data["attention"]["backends"])
+    ways = {way["name"]: way for way in data["memory"]}
+    assert {"offload model", "quantize bnb4", "denoiser .gguf"} <= set(ways)
+    assert all(way["available"] is (not way["reason"]) for way in ways.values())
     assert data["adapters"]["count"] >= 3 and data["adapters"]["broken"] == []
     assert data["model"]["name"] == "embedded"
     text = run("doctor").stdout

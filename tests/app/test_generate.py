@@ -127,11 +127,6 @@ def test_a_missing_trigger_is_a_warning(generate: Run) -> None:
     assert f"warning: {warning}" in result.stderr.splitlines()
 
 
-def test_a_prompt_that_is_too_long_is_a_warning(generate: Run) -> None:
-    (warning,) = parsed(generate("cat " * 80 + "beach dog", "--json"))["warnings"]
-    assert "'cat cat cat cat beach dog'" in warning or "beach dog" in warning
-
-
 def test_an_interruption_keeps_what_is_finished(
     generate: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

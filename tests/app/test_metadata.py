@@ -29,8 +29,8 @@ from compose_app.metadata import (
 )
 
 REQUEST = Request(
-    prompt='a "mochi" cat, ümläut 猫\nsecond line',
-    negative="fog, rain: heavy",
+    prompt='a "mochi" cat, (ümläut: [猫]:1.3) \\(x\\) BREAK\nsecond line)',
+    negative="fog, (rain: heavy:0.5)",
     adapters=(AdapterUse("folder/mochi.safetensors", 0.8, 0.25), AdapterUse("biscuit", -1.0)),
     method=Switch(every=3),
     size=Size(128, 96),

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFont
 
-from compose.errors import ModelError, RequestError
-from compose_app import console, files, hub, identity
+from compose.errors import RequestError
+from compose.models.folder import deciding_files
+from compose_app import console, files, identity
 from compose_app.grid import Cell, draw_grid, fitted, shown_size
 
 
@@ -159,6 +160,10 @@ def test_long_labels_are_cut_off() -> None:
     assert cut.endswith("...") and font.getlength(cut) <= 100
 
 
+def fingerprint(folder: Path) -> str:
+    return identity.model_fingerprint(deciding_files(folder))
+
+
 def test_fingerprint_sees_every_byte_and_no_path(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name / "unet").mkdir(parents=True)
@@ -168,7 +173,7 @@ def test_fingerprint_sees_every_byte_and_no_path(tmp_path: Path) -> None:
     (tmp_path / "b" / "other").mkdir()
     (tmp_path / "b" / "other" / "w.safetensors").write_bytes(b"nor does what stands beside")
     (tmp_path / "c" / "unet" / "w.safetensors").write_bytes(bytes(999) + b"\1")
-    a, b, c = (identity.model_fingerprint(tmp_path / name) for name in ("a", "b", "c"))
+    a, b, c = (fingerprint(tmp_path / name) for name in ("a", "b", "c"))
     assert a == b != c and len(a) == 64
 
 
@@ -183,42 +188,10 @@ def test_fingerprint_samples_large_files(tmp_path: Path, monkeypatch: pytest.Mon
         spot = next(i for i in _sampled(10_000) if abs(i - place) < 200)
         content[spot] = 1
         file.write_bytes(content)
-        seen.add(identity.model_fingerprint(tmp_path))
+        seen.add(fingerprint(tmp_path))
     file.write_bytes(bytes(10_001))
-    assert len(seen | {identity.model_fingerprint(tmp_path)}) == 4
+    assert len(seen | {fingerprint(tmp_path)}) == 4
 
 
 def _sampled(size: int) -> list[int]:
     return [(size - 8) * index // 63 for index in range(64)]
-
-
-@pytest.mark.parametrize("name", ["embedded", ".", "a/b/c", "../x", "x", "a/b c", "-a/b"])
-def test_what_is_no_hub_id_stays(name: str) -> None:
-    assert hub.local_model(name, offline=False) == name
-
-
-def test_a_hub_model_is_fetched_without_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    asked = {}
-
-    def fetch(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
-        asked.update(name=name, patterns=allow_patterns, offline=local_files_only)
-        return "/cache/snapshot"
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert hub.local_model("some-body/model", offline=False) == "/cache/snapshot"
-    assert asked["name"] == "some-body/model" and asked["offline"] is False
-    assert not any(p.endswith((".bin", ".ckpt", ".pt", ".py", "*.*")) for p in asked["patterns"])
-
-
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def fetch(name: str, **more: object) -> str:
-        raise ConnectionError("Name or service not known\nand more")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    with pytest.raises(ModelError, match=r"Name or service not known\)") as caught:
-        hub.local_model("some-body/model", offline=False)
-    assert "connection" in str(caught.value)

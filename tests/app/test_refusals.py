@@ -134,8 +134,10 @@ def test_a_broken_model(run: Run, model: Path, tmp_path: Path) -> None:
     (folder / "model_index.json").write_text("{}")
     refused(run("generate", "cat", "--model", folder), "model_index.json")
     index = json.loads((model / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
-    refused(run("generate", "cat", "--model", folder), "FluxPipeline")
+    (folder / "model_index.json").write_text(
+        json.dumps({**index, "_class_name": "KandinskyPipeline"})
+    )
+    refused(run("generate", "cat", "--model", folder), "KandinskyPipeline")
     (folder / "model_index.json").write_text(json.dumps(index))
     refused(run("generate", "cat", "--model", folder), "broken")
 

@@ -1,83 +1,131 @@
-"""What every composition method must hold, whichever there are."""
+"""What every composition method must hold, whichever there are, on every family."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
+from compose.composer import Composer
 from compose.errors import RequestError, UnknownMethodError
 from compose.fusion import method, methods
 from compose.fusion.merge import Merge
 from compose.request import Request
 from tests import engine
+from tests.families import FAMILIES, TinyFamily
 
 ALL = sorted(methods())
+WEIGHTS = [1.0, 0.5, 0.8]
 
 
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    return engine.files(tmp_path_factory.mktemp("adapters"))
+@dataclass(frozen=True)
+class Setup:
+    """A family with its pipeline and three adapters."""
+
+    family: TinyFamily
+    pipe: DiffusionPipeline
+    paths: list[Path]
+    made: list[Composer] = field(default_factory=list)
+
+    def composer(self, **options: Any) -> Composer:
+        """A fresh one; the one before is closed, since they share the pipeline."""
+        self.close()
+        self.made.append(engine.composer(pipe=self.pipe, **options))
+        return self.made[-1]
+
+    def close(self) -> None:
+        while self.made:
+            self.made.pop().close()
+
+    def base(self, **more: Any) -> Request:
+        return self.family.request([], [], Merge(), **more)
+
+    def asked(
+        self, name: str, weights: Sequence[float] = WEIGHTS, *, backwards: bool = False, **more: Any
+    ) -> Request:
+        order = -1 if backwards else 1
+        paths = self.paths[: len(weights)][::order]
+        return self.family.request(paths, weights[::order], method(name)(), **more)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def shared(request, tmp_path_factory) -> Setup:
+    family = FAMILIES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    return Setup(family, family.build(), family.files(folder))
+
+
+@pytest.fixture
+def tiny(shared) -> Iterator[Setup]:
+    yield shared
+    shared.close()
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("scheduler", ["ddim", "dpm++"])
-def test_finite_repeatable_and_different_from_the_base(paths, name, scheduler) -> None:
-    composer = engine.composer()
-    asked = engine.request(paths, [1.0, 0.5, 0.8], method(name)(), scheduler=scheduler)
-    once, twice = engine.latents(composer, asked), engine.latents(composer, asked)
-    assert torch.isfinite(once).all()
-    assert torch.equal(once, twice)
-    base = engine.latents(composer, engine.request([], [], Merge(), scheduler=scheduler))
-    assert (once - base).abs().max() > 1e-3
+def test_finite_repeatable_and_different_from_the_base(tiny, name) -> None:
+    for scheduler in ("euler", "dpm++"):
+        composer = tiny.composer()
+        if scheduler not in composer.family.schedulers:
+            continue
+        once, twice = (
+            engine.latents(composer, tiny.asked(name, scheduler=scheduler)) for _ in range(2)
+        )
+        assert torch.isfinite(once).all()
+        assert torch.equal(once, twice)
+        base = engine.latents(composer, tiny.base(scheduler=scheduler))
+        assert (once - base).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_zero_weights_give_the_base(paths, name) -> None:
-    composer = engine.composer()
-    asked = engine.request(paths, [0.0] * 3, method(name)())
-    base = engine.latents(composer, engine.request([], [], Merge()))
-    engine.assert_close(engine.latents(composer, asked), base)
+def test_zero_weights_give_the_base(tiny, name) -> None:
+    composer = tiny.composer()
+    got = engine.latents(composer, tiny.asked(name, [0.0] * 3))
+    engine.assert_close(got, engine.latents(composer, tiny.base()))
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_single_adapter_is_a_plain_adapter(paths, name) -> None:
-    composer = engine.composer()
-    got = engine.latents(composer, engine.request(paths[:1], [0.8], method(name)()))
-    plain = engine.latents(composer, engine.request(paths[:1], [0.8], Merge()))
-    engine.assert_close(got, plain)
+def test_a_single_adapter_is_a_plain_adapter(tiny, name) -> None:
+    composer = tiny.composer()
+    got = engine.latents(composer, tiny.asked(name, [0.8]))
+    engine.assert_close(got, engine.latents(composer, tiny.asked("merge", [0.8])))
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_order_of_adapters_matters_only_where_the_method_says_so(paths, name) -> None:
-    composer, chosen = engine.composer(), method(name)
-    weights = [1.0, 0.5, 0.8]
-    one = engine.latents(composer, engine.request(paths, weights, chosen()))
-    other = engine.latents(composer, engine.request(paths[::-1], weights[::-1], chosen()))
-    if chosen.order_free:
+def test_order_of_adapters_matters_only_where_the_method_says_so(tiny, name) -> None:
+    composer = tiny.composer()
+    one, other = (
+        engine.latents(composer, tiny.asked(name, backwards=back)) for back in (False, True)
+    )
+    if method(name).order_free:
         engine.assert_close(one, other, 1e-4)
     else:
         assert (one - other).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("budget", [1, 3])
-def test_a_row_budget_changes_the_calls_and_not_the_picture(paths, name, budget) -> None:
-    asked = engine.request(paths, [1.0, 0.5, 0.8], method(name)(), seeds=(1, 2))
-    free, tight = engine.composer(), engine.composer(row_budget=budget)
+def test_a_row_budget_changes_the_calls_and_not_the_picture(tiny, name) -> None:
+    asked = tiny.asked(name, seeds=(1, 2))
+    free = tiny.composer()
     expected, run = free.latents(free.prepare(asked))
-    got, split = tight.latents(tight.prepare(asked))
-    engine.assert_close(got, expected)
-    assert split.calls.rows == run.calls.rows
-    assert max(len(r.rows) for r in split.trace) <= budget
+    for budget in (1, 3):
+        tight = tiny.composer(row_budget=budget)
+        got, split = tight.latents(tight.prepare(asked))
+        engine.assert_close(got, expected)
+        assert split.calls.rows == run.calls.rows
+        assert max(len(r.rows) for r in split.trace) <= budget
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_nothing_stays_behind_after_success_and_after_a_failure(paths, name) -> None:
-    composer = engine.composer()
+def test_nothing_stays_behind_after_success_and_after_a_failure(tiny, name) -> None:
+    composer = tiny.composer()
     modules = {n: dict(m.named_modules()) for n, m in composer.family.components.items()}
-    prepared = composer.prepare(engine.request(paths, [1.0] * 3, method(name)()))
+    prepared = composer.prepare(tiny.asked(name, [1.0] * 3))
     composer.latents(prepared)
 
     def fail(done: int, total: int) -> None:
@@ -91,8 +139,9 @@ def test_nothing_stays_behind_after_success_and_after_a_failure(paths, name) -> 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_request_survives_json(paths, name) -> None:
-    asked = engine.request(paths, [1.0, 0.5, 0.8], method(name)(), seeds=(1, 2))
+def test_a_request_survives_json(name) -> None:
+    paths = [Path("a.safetensors"), Path("b.safetensors")]
+    asked = engine.request(paths, [1.0, 0.5], method(name)(), seeds=(1, 2))
     assert Request.from_json(json.loads(json.dumps(asked.to_json()))) == asked
 
 

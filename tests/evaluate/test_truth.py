@@ -12,9 +12,9 @@ from PIL import Image
 
 from compose.errors import RequestError
 from compose.evaluate.cases import Case, make_cases
-from compose.evaluate.truth import corpus_figures, kid, kid_core, mean_distance
 from compose.evaluate.features import NAME, read_features, update_features
 from compose.evaluate.records import Record
+from compose.evaluate.truth import corpus_figures, kid, kid_core, mean_distance
 from compose.world.renderer import render
 from compose.world.scene import Scene
 from tests.evaluate.known import suite

@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from torch import nn
 
 from compose.errors import ModelError
 from compose.models.detect import family_of
 from compose.models.sd15 import StableDiffusion15
-from compose.slot import TokenLayout
 from compose.types import Size
+from tests.models.sites import check_sites
 from tests.tiny import tiny_pipeline
 
 
-def shapes_seen(family: StableDiffusion15, height: int, width: int) -> dict[str, torch.Size]:
-    """Output shape of every linear and convolution of the UNet in one call."""
-    seen: dict[str, torch.Size] = {}
-    hooks = [
-        module.register_forward_hook(
-            lambda module, args, out, path=path: seen.__setitem__(path, out.shape)
-        )
-        for path, module in family.denoiser.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
-    text = torch.zeros(2, 77, family.pipe.text_encoder.config.hidden_size)
-    with torch.no_grad():
-        family.pipe.unet(torch.zeros(2, 4, height, width), 1, encoder_hidden_states=text)
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
 @pytest.mark.parametrize("linear_projection", [False, True])
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 20), (11, 18)])
-def test_streams_and_grids_are_what_the_modules_see(linear_projection, height, width) -> None:
+@pytest.mark.parametrize("size", [Size(32, 32), Size(40, 24), Size(36, 22)], ids=str)
+def test_streams_and_grids_are_what_the_modules_see(linear_projection, size) -> None:
     family = StableDiffusion15(tiny_pipeline(linear_projection=linear_projection))
-    layout = TokenLayout(height, width)
-    streams = set()
-    for path, shape in shapes_seen(family, height, width).items():
-        module = family.denoiser.get_submodule(path)
-        site = family.site("unet", path, module)
-        streams.add(site.stream)
-        h, w = layout.grid(site.level)
-        if site.kind == "conv":
-            assert tuple(shape[2:]) == (h, w), path
-        elif site.stream == "image":
-            assert shape[1] == h * w, path
-        elif site.stream == "text":
-            assert shape[1] == 77, path
-        else:
-            assert len(shape) == 2, path
-    assert streams == {"image", "text", "vector"}
+    assert check_sites(family, size) == {"image", "text", "vector"}
 
 
 def test_blocks_are_named_after_their_place() -> None:
@@ -89,7 +54,7 @@ def test_unets_of_another_kind_are_refused_with_a_reason() -> None:
         family_of(pipe)
 
 
-def test_the_part_of_a_prompt_that_is_cut_off_is_told() -> None:
+def test_no_part_of_a_prompt_is_cut_off() -> None:
     family = StableDiffusion15(tiny_pipeline())
-    assert family.beyond_the_end("cat and dog") == ""
-    assert family.beyond_the_end("cat " * 80).split() == ["cat"] * 5
+    assert family.beyond_the_end("cat " * 80) == ""
+    assert family.windows(["cat", "cat " * 80]) == 2

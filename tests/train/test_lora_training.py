@@ -122,10 +122,15 @@ def test_a_file_is_trained_from_a_saved_pipeline(pipe: Any, tmp_path: Path) -> N
     )
     assert file == tmp_path / "made" / "mine.safetensors"
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    with pytest.raises(
-        ModelError, match=r"nowhere was given, a folder of a Stable Diffusion 1\.x pipeline"
-    ):
-        lora.load_pipeline(tmp_path / "nowhere")
+    (tmp_path / "xl").mkdir()
+    (tmp_path / "xl" / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionXLPipeline"}'
+    )
+    for other in ("nowhere", "xl"):
+        with pytest.raises(
+            ModelError, match=rf"{other} was given, a folder of a Stable Diffusion 1\.x pipeline"
+        ):
+            lora.load_pipeline(tmp_path / other)
 
 
 def test_a_name_leads_nowhere_else(config: LoraConfig) -> None:

@@ -1,0 +1,169 @@
+"""What the families share whose denoiser is a UNet with cross-attention to CLIP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from compose.errors import ModelError
+from compose.models.family import Family, Schedule
+from compose.slot import TokenLayout
+from compose.text.encoding import Encoded, encode_clip
+from compose.text.windows import windowed, windows_needed
+from compose.types import Conditioning, Kind, Site, Size, Step, Stream, TextOptions
+
+_TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
+_VECTOR = re.compile(
+    r"(^|\.)(time_embedding|class_embedding|add_embedding|time_emb_proj|text_projection)(\.|$)"
+)
+_BLOCK = re.compile(r"^(down|up)_blocks\.(\d+)\.(?:(\w+?)s?\.)?")
+
+
+class UNetFamily(Family):
+    """A family over a UNet, CLIP text encoders and a VAE of 2-d latents."""
+
+    denoiser_name: ClassVar[str] = "unet"
+
+    def check_text_to_image(self) -> None:
+        """Refuse an inpainting UNet and a UNet that takes the guidance scale as an input."""
+        config = self.pipe.unet.config
+        latent_channels = self.pipe.vae.config.latent_channels
+        if config.in_channels != latent_channels:
+            raise ModelError(
+                f"the UNet takes {config.in_channels} channels and the VAE gives"
+                f" {latent_channels}: an inpainting or other conditioned checkpoint; expected a"
+                " text-to-image checkpoint"
+            )
+        if config.time_cond_proj_dim is not None:
+            raise ModelError(
+                "the UNet takes the guidance scale as an input (a consistency-distilled"
+                " checkpoint), which is not supported; expected the UNet that it was distilled from"
+            )
+
+    @property
+    def default_size(self) -> Size:
+        side = self.pipe.unet.config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return Size(width * self.pipe.vae_scale_factor, height * self.pipe.vae_scale_factor)
+
+    @property
+    def multiple(self) -> int:
+        factor: int = self.pipe.vae_scale_factor
+        return max(factor, 8)
+
+    def site(self, component: str, path: str, module: nn.Module) -> Site:
+        kind: Kind = "conv" if isinstance(module, nn.Conv2d) else "linear"
+        stream: Stream = "image"
+        if _VECTOR.search(path):
+            stream = "vector"
+        elif component != self.denoiser_name or _TEXT.search(path):
+            stream = "text"
+        block, level = self._place(path)
+        return Site(component, path, stream, kind, block, level if stream == "image" else 0)
+
+    def _place(self, path: str) -> tuple[str, int]:
+        """Block name and how often the grid was halved before the output of the module."""
+        last = len(self.pipe.unet.config.block_out_channels) - 1
+        if path.startswith("mid_block."):
+            return "mid", last
+        found = _BLOCK.match(path)
+        if found is None:
+            return "", 0
+        side, number, part = found[1], int(found[2]), found[3]
+        if side == "down":
+            return f"down.{number}", number + (part == "downsampler")
+        return f"up.{number}", last - number - (part == "upsampler")
+
+    def layout(self, latents: Tensor) -> TokenLayout:
+        return TokenLayout(latents.shape[-2], latents.shape[-1])
+
+    def beyond_the_end(self, prompt: str) -> str:
+        del prompt  # as many windows as it needs
+        return ""
+
+    def windows(self, prompts: Sequence[str]) -> int:
+        return max(windows_needed(prompts, tokenizer) for tokenizer, _ in self.readers)
+
+    @property
+    def readers(self) -> list[tuple[Any, Any]]:
+        """Tokenizer and text encoder, of every text encoder that is there."""
+        names = [name for name in self.text_names if name in self.components]
+        return [
+            (
+                getattr(self.pipe, name.replace("text_encoder", "tokenizer")),
+                getattr(self.pipe, name),
+            )
+            for name in names
+        ]
+
+    def read(
+        self, prompts: Sequence[str], options: TextOptions | None, *, layer: int, normed: bool
+    ) -> list[Encoded]:
+        """What every text encoder makes of prompts.
+
+        Args:
+            prompts: one row each.
+            options: of the run.
+            layer: that is read unless the options say otherwise, counted from the end.
+            normed: as for `encode_clip`.
+        """
+        options = options or TextOptions(windows=self.windows(prompts))
+        return [
+            encode_clip(
+                encoder,
+                windowed(prompts, tokenizer, options.windows),
+                self.device,
+                layer=options.clip_skip or layer,
+                normed=normed,
+            )
+            for tokenizer, encoder in self.readers
+        ]
+
+    def latents(
+        self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        factor = self.pipe.vae_scale_factor
+        shape = (self.pipe.unet.config.in_channels, size.height // factor, size.width // factor)
+        noise: Tensor = self.noise(shape, generators) * schedule.scheduler.init_noise_sigma
+        return noise
+
+    def predict(
+        self,
+        latents: Tensor,
+        step: Step,
+        conditioning: Conditioning,
+        guidance: float | None = None,
+    ) -> Tensor:
+        del guidance
+        out: Any = self.pipe.unet(
+            latents,
+            step.t,
+            encoder_hidden_states=conditioning.embeds,
+            added_cond_kwargs=self.added(latents, conditioning),
+            return_dict=False,
+        )
+        prediction: Tensor = out[0]
+        return prediction
+
+    def added(self, latents: Tensor, conditioning: Conditioning) -> Mapping[str, Tensor] | None:
+        """What the UNet is told beside the text, each [rows, ...]; None for nothing."""
+        del latents, conditioning
+        return None
+
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        vae = self.pipe.vae
+        pixels = vae.decode(self.unscaled(latents.to(vae.dtype)), return_dict=False)[0]
+        images: list[Image.Image] = self.pipe.image_processor.postprocess(
+            pixels.detach(), output_type="pil"
+        )
+        return images
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents [rows, C, H, W] as the VAE's decoder wants them."""
+        out: Tensor = latents / self.pipe.vae.config.scaling_factor
+        return out
