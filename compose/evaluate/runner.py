@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
 from pathlib import Path
 
 from compose.errors import RequestError
@@ -132,11 +133,13 @@ def check_folder(folder: Path, identity: Mapping[str, object]) -> None:
 
 
 def try_out(pool: Pool, blocks: Sequence[Block]) -> Pace:
-    """Make pictures of one step, one block for every number of adapters, to see how long real ones
-    will take."""
+    """Make pictures of one step to see how long real ones will take: a block for every number of
+    adapters, and one at least for every worker, so that all have loaded the model."""
     sizes = {len(block.case.adapters): block for block in reversed(blocks)}
+    count = max(len(sizes), min(pool.workers, len(blocks)))
+    trials = [replace(b, trial=True) for b in islice(cycle(sizes.values()), count)]
     pace = Pace()
-    for done in pool.run([replace(block, trial=True) for block in sizes.values()]):
+    for done in pool.run(trials):
         pace.learn(done)
     return pace
 

@@ -145,6 +145,16 @@ def test_the_estimate_is_what_trials_say_and_then_what_was_made() -> None:
     assert pace.expect(blocks[0]) == 4 * 15.0
 
 
+def test_every_worker_is_tried_once() -> None:
+    pool = Pool()
+    pool.workers = 4
+    try_out(pool, missing_blocks(WORK, ROWS, []))
+    assert [len(b.case.adapters) for b in pool.taken].count(2) == 2 and len(pool.taken) == 4
+    try_out(pool, missing_blocks(WORK[:1], ROWS, []))
+    assert len(pool.taken) == 5
+    assert list(try_out(pool, []).trials) == []
+
+
 def test_records_of_another_kind_are_not_mixed(tmp_path) -> None:
     check_folder(tmp_path, IDENT)
     run(tmp_path, Pool())
