@@ -104,6 +104,23 @@ def read_seeds(seed: int | None, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
+def read_duration(text: str | None) -> float | None:
+    """``90s``, ``10m``, ``1.5h``, or a number of seconds.
+
+    Raises:
+        RequestError: anything else, or nothing at all.
+    """
+    if text is None:
+        return None
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:].lower())
+    number = read_number(text if unit is None else text[:-1])
+    if number is None or not 0 < number < float("inf"):
+        raise RequestError(
+            f"--budget {text!r} is no length of time; expected one above 0 such as 90s, 10m or 1.5h"
+        )
+    return number * (unit or 1.0)
+
+
 def read_region(text: str, names: Sequence[str]) -> str:
     """``NAME=x0,y0,x1,y1``, fractions of width and height from the top left.
 

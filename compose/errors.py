@@ -11,6 +11,7 @@ ComposeError
 ├── ShapeError (ValueError)     tensors that do not fit together
 ├── CaptureError                attention that cannot be read or changed as asked
 ├── ConceptError                a concept file that says something impossible
+├── SuiteError                  an evaluation suite that says something impossible
 ├── KernelUnavailableError      a kernel that was asked for and cannot run here
 └── MissingExtraError           an optional dependency that is not installed
 
@@ -66,6 +67,10 @@ class CaptureError(ComposeError):
 
 class ConceptError(ComposeError):
     """A concept file that says something impossible."""
+
+
+class SuiteError(ComposeError):
+    """An evaluation suite that says something impossible."""
 
 
 class KernelUnavailableError(ComposeError):

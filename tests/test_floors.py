@@ -32,7 +32,7 @@ KEEPERS = {
     "peft": ("compose/train", "compose/evaluate", "app/doctor.py"),
     "gradio": ("app",),
     "click": ("app",),
-    "yaml": ("compose/world", "compose/train", "workflows", "app"),
+    "yaml": ("compose/world", "compose/train", "compose/evaluate", "workflows", "app"),
 }
 
 
