@@ -27,6 +27,7 @@ KEEPERS = {
     "diffusers": ("compose/models", "compose/train", "compose/evaluate", "app/doctor.py"),
     "transformers": ("compose/models", "compose/train", "compose/evaluate", "app/doctor.py"),
     "peft": ("compose/train", "compose/evaluate", "app/doctor.py"),
+    "open_clip": ("compose/evaluate",),
     "gradio": ("app",),
     "click": ("app",),
     "yaml": ("compose/world", "compose/train", "workflows", "app"),
