@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +77,12 @@ class Comparison:
     changes: tuple[Change, ...]
     gone: tuple[str, ...]
     fresh: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As in ``report.json``."""
+        changes = [asdict(change) for change in self.changes]
+        gone, fresh = list(self.gone), list(self.fresh)
+        return {"against": self.against, "changes": changes, "gone": gone, "fresh": fresh}
 
     def lines(self) -> list[str]:
         """For a terminal: what really changed, then what is noise or the same, in numbers."""

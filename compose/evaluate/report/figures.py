@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -112,7 +112,7 @@ def retentions(table: Table) -> Iterator[Figure]:
                 yield Figure(row.name, table.whole, measure, ratio, CEILING)
 
 
-def transfers(table: Table, found: list[Figure]) -> list[dict[str, Any]]:
+def transfers(table: Table, found: Iterable[Figure]) -> list[dict[str, Any]]:
     """Whether each method does more than random adapters would, by the headline measure.
 
     Args:

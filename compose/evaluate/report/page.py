@@ -9,7 +9,7 @@ from compose.evaluate.report.figures import CEILING, RANDOM
 from compose.evaluate.report.html import Html, tag, together
 from compose.evaluate.report.pictures import sheet, side_by_side
 from compose.evaluate.report.sections import Content
-from compose.evaluate.report.words import words
+from compose.evaluate.report.words import sign, words
 
 _HERE = Path(__file__).parent
 _DRAWN = {
@@ -62,10 +62,6 @@ def _sections(content: Content, folder: Path) -> list[tuple[str, str, Html]]:
     """Title, a sentence, content."""
     t = content.table
     compared = content.comparison
-    kinds = list(dict.fromkeys(m.partition("/")[0] for m in t.measures if "/" in m))
-    measures = [sections.measure_table(content, m) for m in t.plain]
-    adapters = [sections.adapter_table(content, kind) for kind in kinds]
-    sheets = [sheet(t, row, folder) for row in t.rows]
     return [
         ("Result", _result_words(content), sections.headline(content)),
         (
@@ -73,10 +69,36 @@ def _sections(content: Content, folder: Path) -> list[tuple[str, str, Html]]:
             "Green and red: the interval of the difference does not hold 0.",
             sections.changes(compared) if compared is not None else Html(""),
         ),
+        *_tables(content),
+        (
+            "Side by side",
+            "The same prompt and seed in every row, drawn, not picked. Below each picture:"
+            f" {words(t.headline).title}. A picture leads to its file.",
+            side_by_side(t, folder),
+        ),
+        (
+            "Pictures",
+            f"Best, median and worst of each row by {words(t.headline).title} (the number), then by"
+            " the other measures. Equals are in a drawn order, the same for every row.",
+            together([sheet(t, row, folder) for row in t.rows]),
+        ),
+        ("What not to trust", "", _caveats()),
+        ("How it was made", "", sections.making(content)),
+    ]
+
+
+def _tables(content: Content) -> list[tuple[str, str, Html]]:
+    """The sections of figures."""
+    t = content.table
+    kinds = list(dict.fromkeys(m.partition("/")[0] for m in t.measures if "/" in m))
+    measures = [sections.measure_table(content, m) for m in t.plain]
+    adapters = [sections.adapter_table(content, kind) for kind in kinds]
+    return [
         (
             "Quality and cost",
-            "Up and to the left is better. The dashed line joins methods that no cheaper one"
-            " reaches; controls are hollow. Reused rows are not counted.",
+            f"{'Up' if sign(t.headline) > 0 else 'Down'} and to the left is better. The dashed line"
+            " joins methods that no cheaper one reaches; controls are hollow. Reused rows are not"
+            " counted.",
             sections.plot(content),
         ),
         (
@@ -96,20 +118,6 @@ def _sections(content: Content, folder: Path) -> list[tuple[str, str, Html]]:
             sections.retention(content) if content.retentions else Html(""),
         ),
         ("Cost", "Means per picture, as counted by the engine.", sections.costs(content)),
-        (
-            "Side by side",
-            "The same prompt and seed in every row, drawn, not picked. Below each picture:"
-            f" {words(t.headline).title}. A picture leads to its file.",
-            side_by_side(t, folder),
-        ),
-        (
-            "Pictures",
-            f"Best, median and worst of each row by {words(t.headline).title} (the number), then by"
-            " the other measures. Equals are in a drawn order, the same for every row.",
-            together(sheets),
-        ),
-        ("What not to trust", "", _caveats()),
-        ("How it was made", "", sections.making(content)),
     ]
 
 

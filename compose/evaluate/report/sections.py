@@ -35,7 +35,7 @@ class Content:
     transfers: Sequence[Mapping[str, Any]]
     costs: Sequence[Mapping[str, Any]]
     made: Mapping[str, Any]
-    comparison: Comparison | None
+    comparison: Comparison | None = None
 
     @cached_property
     def _found(self) -> Mapping[tuple[str, str, Part, str | None], Interval]:

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -49,35 +49,52 @@ def write_report(
     """
     older = load_report(compare) if compare is not None else None
     table = load_table(folder)
-    found, apart, kept = list(means(table)), list(differences(table)), list(retentions(table))
-    data: dict[str, Any] = {
+    made = {
+        "commands": _commands(folder, sys.argv if command is None else command),
+        "versions": _versions(),
+        "host": _host(),
+    }
+    apart = tuple(differences(table))
+    content = Content(
+        table,
+        means=tuple(means(table)),
+        differences=apart,
+        retentions=tuple(retentions(table)),
+        transfers=transfers(table, apart),
+        costs=costs(table),
+        made=made,
+    )
+    data = _data(content, folder)
+    if older is not None:
+        comparison = compare_loaded(older, Loaded(folder / JSON, data, table))
+        content = replace(content, comparison=comparison)
+        data["comparison"] = comparison.to_json()
+    _write(folder / HTML, page(content, folder))
+    _write(folder / JSON, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    return data
+
+
+def _data(content: Content, folder: Path) -> dict[str, Any]:
+    """What ``report.json`` holds, but for a comparison."""
+    table = content.table
+    return {
         "suite": table.suite,
         "seeds": table.seeds,
-        "rows": [figure.to_json() for figure in found],
+        "rows": [figure.to_json() for figure in content.means],
         "report": str(folder / HTML),
         "headline": table.headline,
-        "differences": [figure.to_json() for figure in apart],
-        "transfer": transfers(table, apart),
-        "retention": [figure.to_json() for figure in kept],
-        "cost": costs(table),
+        "differences": [figure.to_json() for figure in content.differences],
+        "transfer": list(content.transfers),
+        "retention": [figure.to_json() for figure in content.retentions],
+        "cost": list(content.costs),
+        "resampled": table.units,
         "records": {
             "file": NAME,
             "pictures": sum(len(row.records) for row in table.rows),
             "sha256": table.digest,
         },
-        "resampled": table.units,
-        "commands": _commands(folder, sys.argv if command is None else command),
-        "versions": _versions(),
-        "host": _host(),
+        **content.made,
     }
-    newer = Loaded(folder / JSON, data, table)
-    comparison = None if older is None else compare_loaded(older, newer)
-    if comparison is not None:
-        data["comparison"] = asdict(comparison)
-    content = Content(table, found, apart, kept, data["transfer"], data["cost"], data, comparison)
-    _write(folder / HTML, page(content, folder))
-    _write(folder / JSON, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    return data
 
 
 def _commands(folder: Path, words: Sequence[str]) -> list[str]:
