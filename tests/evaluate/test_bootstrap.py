@@ -66,6 +66,19 @@ def test_a_bootstrap_over_pictures_would_cry_wolf() -> None:
     assert alarms["pictures"] / RUNS > 0.2
 
 
+def test_six_units_are_enough_not_to_cry_wolf() -> None:
+    """Where plain percentiles are wrong about three times as often as they say."""
+    alarms = {"ours": 0, "plain": 0}
+    for run in range(RUNS):
+        change = np.random.default_rng([run, 6]).normal(size=6)
+        found = difference_interval(change, np.zeros(6), np.arange(6), share=False)
+        alarms["ours"] += found.above or found.below
+        drawn = np.random.default_rng(run).choice(change, size=(1000, 6)).mean(1)
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        alarms["plain"] += low > 0 or high < 0
+    assert alarms["ours"] / RUNS <= 0.05 + SLACK < alarms["plain"] / RUNS
+
+
 @pytest.mark.parametrize(("units", "each"), [(50, 4), (200, 1)])
 def test_a_loss_of_ten_points_is_seen(units: int, each: int) -> None:
     """One in five right pictures of a half that is right goes wrong, and one in twenty flips."""

@@ -120,6 +120,14 @@ def test_verdicts_know_which_way_is_better(tmp_path) -> None:
     }
 
 
+def test_a_single_picture_tells_nothing(tmp_path) -> None:
+    for name, value in (("a", 0.0), ("b", 1.0)):
+        made = [record("merge", "pairs/a+b/0", 0, {"all_primary": value})]
+        write_report(write(tmp_path / name, made, pictures=False))
+    found = compare_reports(tmp_path / "a/report.json", tmp_path / "b/report.json")
+    assert [(c.verdict, c.difference, c.low) for c in found.changes] == [("unknown", 1.0, None)]
+
+
 def test_rows_of_one_side_are_named(tmp_path) -> None:
     for name, rows in (("a", {"merge": 0.1, "old": 0.2}), ("b", {"merge": 0.1, "fresh": 0.3})):
         write_report(write(tmp_path / name, records(rows), pictures=False))

@@ -112,6 +112,19 @@ def test_differences_are_paired_and_planted_ones_are_found(tmp_path) -> None:
     assert not any("/" in metric for _, _, metric in found)
 
 
+def test_differences_of_a_part_are_those_of_its_cases() -> None:
+    made = records({"merge": 0.2, "switch": 0.5}, groups={"pairs": PAIRS, "triples": TRIPLES})
+    for figure in differences(make_table(made)):
+        values = [
+            {(r.case, r.seed): r.measures[figure.metric] for r in made if r.row == row}
+            for row in ("switch", "merge")
+        ]
+        count = figure.part.adapters
+        keys = [key for key in values[0] if count in (None, key[0].count("+") + 1)]
+        wanted = np.mean([values[0][key] - values[1][key] for key in keys])
+        assert figure.interval.value == pytest.approx(wanted) and figure.interval.n == len(keys)
+
+
 def test_transfer_is_claimed_where_something_was_learned() -> None:
     made = records({"regional": 0.5, "merge": 0.1, "random": 0.08})
     table = make_table(made)

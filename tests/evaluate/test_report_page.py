@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
+import tomllib
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
-from urllib.parse import unquote
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from PIL import Image
 
+from compose.evaluate import report
 from compose.evaluate.bootstrap import Interval
 from compose.evaluate.report import write_report
 from compose.evaluate.report.html import Html, tag, together
@@ -74,8 +77,8 @@ def whole(tmp_path_factory):
     write_report(before)
     lower = {**ROWS, "regional": 0.2}
     after = write(folder / "after & <now>", records(lower, groups=groups))
-    report = write_report(after, compare=before / "report.json")
-    return after, report, Page((after / "report.html").read_text(encoding="utf-8"))
+    data = write_report(after, compare=before / "report.json")
+    return after, data, Page((after / "report.html").read_text(encoding="utf-8"))
 
 
 def test_the_page_needs_nothing_else(whole) -> None:
@@ -96,7 +99,7 @@ def test_every_picture_is_inside_and_every_link_leads_somewhere(whole) -> None:
         if link.startswith("#"):
             assert link[1:] in ids
         else:
-            assert (folder / unquote(link)).is_file()
+            assert (folder / unquote(urlsplit(link).path)).is_file()
     sources = page.all("img", "src")
     assert len(sources) >= len(ROWS) * 12
     for source in sources:
@@ -107,16 +110,16 @@ def test_every_picture_is_inside_and_every_link_leads_somewhere(whole) -> None:
 
 
 def test_the_first_table_says_what_the_json_says(whole) -> None:
-    _, report, page = whole
+    _, data, page = whole
     table = page.tables[0]
     head = [cell.strip() for cell in table[0]]
     found = {row[0].strip(): dict(zip(head, row, strict=True)) for row in table[1:]}
     assert set(found) == set(ROWS)
     title = "all concepts right, in place"
-    differences = {(d["method"], d["against"]): d for d in report["differences"]
+    differences = {(d["method"], d["against"]): d for d in data["differences"]
                    if d["metric"] == "all_primary" and d["adapters"] is None}  # fmt: skip
-    claims = {c["method"]: c["shown"] for c in report["transfer"]}
-    for row in report["rows"]:
+    claims = {c["method"]: c["shown"] for c in data["transfer"]}
+    for row in data["rows"]:
         if row["metric"] != "all_primary" or row["adapters"] is not None:
             continue
         cells = found[row["method"]]
@@ -134,20 +137,20 @@ def test_the_first_table_says_what_the_json_says(whole) -> None:
 
 
 def test_every_figure_stands_on_the_page(whole) -> None:
-    _, report, page = whole
+    _, data, page = whole
     cells = {" ".join(cell.split()) for table in page.tables for row in table for cell in row}
-    for row in report["rows"]:
+    for row in data["rows"]:
         said = f"{row['value']:.3f} {row['low']:.3f} to {row['high']:.3f}"
         if row["adapters"] is None or row["metric"] == "all_primary":
             assert said in cells, row
-    for figure in report["retention"]:
+    for figure in data["retention"]:
         assert any(cell.startswith(f"{figure['value']:.3f} ") for cell in cells)
 
 
 def test_the_page_tells_how_it_was_made_and_what_changed(whole) -> None:
-    _, report, page = whole
+    _, data, page = whole
     text = " ".join(page.texts)
-    for said in (*report["commands"], *report["versions"].values(), "What not to trust"):
+    for said in (*data["commands"], *data["versions"].values(), "What not to trust"):
         assert said in text
     assert "What changed" in text and "worse" in text
     assert "the judge is a small network" in text.lower()
@@ -166,7 +169,7 @@ def test_names_from_records_are_never_markup(tmp_path) -> None:
     assert "script" not in {name for name, _ in page.tags}
     assert not any("onload" in found for _, found in page.tags)
     links = [link for link in page.all("a", "href") if not link.startswith("#")]
-    assert links and all((tmp_path / unquote(link)).is_file() for link in links)
+    assert links and all((tmp_path / unquote(urlsplit(link).path)).is_file() for link in links)
 
 
 def test_missing_and_broken_pictures_are_named(tmp_path) -> None:
@@ -254,6 +257,16 @@ def test_markup_is_escaped_once() -> None:
     )
     assert together([inner, Html("<i></i>")], "") == "<b>a &lt; b</b><i></i>"
     assert tag("img", alt='"') == '<img alt="&quot;">' and tag("line", x1=1) == '<line x1="1"/>'
+
+
+def test_what_the_page_is_made_of_is_installed_with_it() -> None:
+    root = Path(report.__file__).parents[3]
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["compose"]
+    parts = [p for p in Path(report.__file__).parent.iterdir() if p.suffix not in (".py", "")]
+    assert {p.name for p in parts} == {"style.css", "caveats.txt"}
+    for path in parts:
+        assert any(path in set((root / "compose").glob(pattern)) for pattern in patterns)
 
 
 def test_style_has_dark_text_on_light(whole) -> None:

@@ -17,7 +17,7 @@ from compose.evaluate.report.figures import paired
 from compose.evaluate.report.table import Part, Row, Table, make_table
 from compose.evaluate.report.words import words
 
-Verdict = Literal["same", "noise", "better", "worse", "higher", "lower"]
+Verdict = Literal["same", "noise", "unknown", "better", "worse", "higher", "lower"]
 Place = tuple[str, str | None, int | None, str]
 
 
@@ -31,8 +31,9 @@ class Change:
         difference, low, high: new less old, with its 95 % interval.
         n, units: pairs of pictures, or pictures of the smaller report, and what they belong to.
         paired: whether the difference is that of pairs with the same prompt and seed.
-        verdict: "same" where every pair is equal; "noise" where the interval holds 0; else which
-            way it went, "higher" and "lower" where it is not known what is better.
+        verdict: "same" where every pair is equal; "noise" where the interval holds 0, "unknown"
+            where there is none; else which way it went, "higher" and "lower" where it is not known
+            what is better.
     """
 
     method: str
@@ -48,6 +49,11 @@ class Change:
     units: int
     paired: bool
     verdict: Verdict
+
+    @property
+    def real(self) -> bool:
+        """Whether it is more than noise."""
+        return self.verdict not in ("same", "noise", "unknown")
 
     @property
     def interval(self) -> Interval:
@@ -86,13 +92,13 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """For a terminal: what really changed, then what is noise or the same, in numbers."""
-        real = [change for change in self.changes if change.verdict not in ("same", "noise")]
-        count = {v: sum(c.verdict == v for c in self.changes) for v in ("same", "noise")}
+        real = [change for change in self.changes if change.real]
+        same = sum(change.verdict == "same" for change in self.changes)
         lines = [f"against {self.against}: {len(self.changes)} figures in common"]
         lines += [str(change) for change in real]
         lines.append(
-            f"{len(real)} changed, {count['noise']} within noise, {count['same']} the same;"
-            f" about 1 in 20 of those that vary looks changed by chance"
+            f"{len(real)} changed, {len(self.changes) - len(real) - same} within noise, {same} the"
+            " same; about 1 in 20 of those that vary looks changed by chance"
         )
         lines += [f"only in the older report: {name}" for name in self.gone]
         return lines + [f"only in this report: {name}" for name in self.fresh]
@@ -113,25 +119,34 @@ class Loaded:
     table: Table | None
 
 
-def load_report(path: Path) -> Loaded:
-    """Read a report.
+def read_report(path: Path) -> Mapping[str, Any]:
+    """What stands in a report.
 
     Raises:
-        RequestError: no report, or the records beside it cannot be read.
+        RequestError: no report.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        rows = {_place(row): _interval(row) for row in data["rows"]}
-        digest, suite = data["records"]["sha256"], data["suite"]
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _figures(data)
+        _ = data["suite"], data["records"]["sha256"], data["commands"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(
             f"{path} is no report of an evaluation ({type(error).__name__}: {error}); expected a"
             " report.json that lora-compose evaluate wrote"
         ) from None
-    del rows
-    records = [r for r in read_records(path.parent) if r.suite == suite]
+    return data
+
+
+def load_report(path: Path) -> Loaded:
+    """Read a report, and the records that it was made from where they are still there.
+
+    Raises:
+        RequestError: no report, or the records beside it cannot be read.
+    """
+    data = read_report(path)
+    records = [r for r in read_records(path.parent) if r.suite == data["suite"]]
     table = make_table(records) if records else None
-    kept = table is not None and table.digest == digest
+    kept = table is not None and table.digest == data["records"]["sha256"]
     return Loaded(path, data, table if kept else None)
 
 
@@ -158,8 +173,7 @@ def compare_loaded(old: Loaded, new: Loaded) -> Comparison:
             f"{old.path} is of suite {old.data['suite']}, this report of {new.data['suite']};"
             " expected one suite: give a report of the same"
         )
-    before = {_place(row): _interval(row) for row in old.data["rows"]}
-    after = {_place(row): _interval(row) for row in new.data["rows"]}
+    before, after = _figures(old.data), _figures(new.data)
     changes = tuple(
         _change(place, before[place], after[place], old.table, new.table)
         for place in after
@@ -171,12 +185,14 @@ def compare_loaded(old: Loaded, new: Loaded) -> Comparison:
     return Comparison(str(old.path), changes, gone, fresh)
 
 
-def _place(row: Mapping[str, Any]) -> Place:
-    return row["method"], row["group"], row["adapters"], row["metric"]
-
-
-def _interval(row: Mapping[str, Any]) -> Interval:
-    return Interval(row["value"], row["low"], row["high"], row["n"], row["units"])
+def _figures(data: Mapping[str, Any]) -> dict[Place, Interval]:
+    """The means of a report, by where they belong."""
+    return {
+        (row["method"], row["group"], row["adapters"], row["metric"]): Interval(
+            row["value"], row["low"], row["high"], row["n"], row["units"]
+        )
+        for row in data["rows"]
+    }
 
 
 def _change(
@@ -202,6 +218,8 @@ def _change(
 
 
 def _verdict(metric: str, interval: Interval) -> Verdict:
+    if interval.low is None:
+        return "unknown"
     if not (interval.above or interval.below):
         return "noise"
     better = words(metric).better

@@ -179,8 +179,9 @@ def costs(content: Content) -> Html:
 
 def changes(comparison: Comparison) -> Html:
     """What became of an older report: what is real first, then what may be noise."""
-    real = [c for c in comparison.changes if c.verdict not in ("same", "noise")]
-    noise = [c for c in comparison.changes if c.verdict == "noise" and "/" not in c.metric]
+    real = [c for c in comparison.changes if c.real]
+    same = sum(c.verdict == "same" for c in comparison.changes)
+    noise = [c for c in comparison.changes if not c.real and c.verdict != "same"]
     head = ["row", "part", "measure", "old", "new", "new less old", "n", "verdict"]
     tables = [table(head, [_changed(c) for c in real])] if real else []
     if noise:
@@ -188,7 +189,6 @@ def changes(comparison: Comparison) -> Html:
         tables.append(tag("details", tag("summary", f"{len(noise)} within noise"), within))
     missing = [f"Only in the older report: {name}." for name in comparison.gone]
     missing += [f"Only in this report: {name}." for name in comparison.fresh]
-    same = sum(c.verdict == "same" for c in comparison.changes)
     note = (
         f"Against {comparison.against}: {len(real)} of {len(comparison.changes)} figures changed"
         f" by more than noise, {same} did not change in any picture. About 1 in 20 of those that"

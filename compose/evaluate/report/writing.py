@@ -19,7 +19,12 @@ import torch
 
 from compose.errors import RequestError
 from compose.evaluate.records import NAME
-from compose.evaluate.report.comparing import Loaded, compare_loaded, load_report
+from compose.evaluate.report.comparing import (
+    Loaded,
+    compare_loaded,
+    load_report,
+    read_report,
+)
 from compose.evaluate.report.figures import costs, differences, means, retentions, transfers
 from compose.evaluate.report.page import page
 from compose.evaluate.report.sections import Content
@@ -100,8 +105,8 @@ def _data(content: Content, folder: Path) -> dict[str, Any]:
 def _commands(folder: Path, words: Sequence[str]) -> list[str]:
     """The commands of an earlier report of these records, and this one."""
     earlier: list[str] = []
-    with suppress(OSError, RequestError):
-        earlier = list(load_report(folder / JSON).data["commands"])
+    with suppress(RequestError):
+        earlier = list(read_report(folder / JSON)["commands"])
     own = shlex.join([Path(words[0]).name, *words[1:]]) if words else ""
     return list(dict.fromkeys([*earlier, own]))
 
