@@ -92,8 +92,10 @@ def mean_interval(
     """
     sums, counts = _by_unit(values, units)
     if share and len(sums) == len(values) > 1 and np.isin(values, (0, 1)).all():
+        value = float(values.mean())
         low, high = wilson(round(float(sums.sum())), len(values))
-        return Interval(float(values.mean()), low, high, len(values), len(sums))
+        # none or all of them right: the ends miss 0 and 1 by rounding
+        return Interval(value, min(low, value), max(high, value), len(values), len(sums))
     return _interval(values, sums, counts, _SHARE if share else _SHARE[:0], draws, seed)
 
 

@@ -114,6 +114,8 @@ def test_pictures_that_are_independent_have_wilsons_interval() -> None:
     found = mean_interval(values, np.arange(148), share=True)
     assert (found.low, found.high) == wilson(15, 148)
     assert (found.value, found.n, found.units) == (15 / 148, 148, 148)
+    assert mean_interval(np.zeros(25), np.arange(25), share=True).low == 0.0
+    assert mean_interval(np.ones(10), np.arange(10), share=True).high == 1.0
 
 
 def test_nothing_but_zeros_is_no_certainty() -> None:

@@ -74,6 +74,8 @@ def test_parts_are_counts_and_groups_but_not_twice() -> None:
         Part("triples", 3),
     )  # fmt: skip
     assert make_table(records()).parts == (Part(None, 2),)
+    strong = records() + [replace(r, case=f"{r.case[:-2]}@0.7{r.case[-2:]}") for r in records()]
+    assert make_table(strong).parts == (Part(None, 2), Part("pairs", 2), Part("pairs@0.7", 2))
     loose = [replace(r, case=r.case.replace("/", "-")) for r in records(groups=both)]
     assert make_table(loose).parts == (Part(), Part(None, 2), Part(None, 3))
 

@@ -30,7 +30,8 @@ class Part:
     """Some of the cases.
 
     Attributes:
-        group: the first of the three parts of their names (``pairs/mochi+ember/0``); None for all.
+        group: the first of the three parts of their names (``pairs/mochi+ember/0``), with the
+            strength of the adapters where the second tells one (``@0.7``); None for all.
         adapters: how many adapters they have; None where that varies.
     """
 
@@ -227,5 +228,9 @@ def _only(counts: set[int]) -> int | None:
 
 
 def _group(case: str) -> str | None:
+    """``pairs`` of ``pairs/mochi+ember/0``, ``pairs@0.7`` of ``pairs/mochi+ember@0.7/0``."""
     parts = case.split("/")
-    return parts[0] if len(parts) == 3 else None
+    if len(parts) != 3:
+        return None
+    _, at, strength = parts[1].partition("@")
+    return parts[0] + at + strength
