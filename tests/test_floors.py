@@ -30,6 +30,7 @@ KEEPERS = {
     ),
     "transformers": ("compose/models", "compose/train", "compose/evaluate", "app/doctor.py"),
     "peft": ("compose/train", "compose/evaluate", "app/doctor.py"),
+    "open_clip": ("compose/evaluate",),
     "gradio": ("app",),
     "click": ("app",),
     "yaml": ("compose/world", "compose/train", "compose/evaluate", "workflows", "app"),
