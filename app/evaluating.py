@@ -132,7 +132,7 @@ def carry_out(
         folder: that can be written to.
         screen: for progress and notices.
         until: `time.monotonic` at which to be done; None for no bound.
-        compare: folder of another evaluation.
+        compare: report.json of another evaluation.
 
     Returns:
         What the report says, for JSON.

@@ -85,4 +85,6 @@ def evaluate(suite: str, **flags: Any) -> None:
     with output_folder(flags["out"]) as folder:
         result = carry_out(order, folder, screen, until=until, compare=flags["compare"])
     screen.result(str(result["report"]))
+    for line in result.get("comparison", {}).get("summary", ()):
+        screen.result(line)
     screen.data(result)

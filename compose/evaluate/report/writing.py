@@ -73,7 +73,7 @@ def write_report(
     if older is not None:
         comparison = compare_loaded(older, Loaded(folder / JSON, data, table))
         content = replace(content, comparison=comparison)
-        data["comparison"] = comparison.to_json()
+        data["comparison"] = {**comparison.to_json(), "summary": comparison.lines()}
     _write(folder / HTML, page(content, folder))
     _write(folder / JSON, json.dumps(data, indent=1, allow_nan=False) + "\n")
     return data

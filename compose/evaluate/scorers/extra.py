@@ -38,8 +38,8 @@ def _advice(package: str, extra: str, error: Exception) -> str:
     if vision is not None:
         advice = (
             f"torchvision {vision} may not fit torch {torch}: install the build that does (for a"
-            " torch without CUDA: pip install torchvision --index-url"
-            f" https://download.pytorch.org/whl/cpu), or uninstall it and do without [{extra}]"
+            " torch without CUDA, the CPU build: PyTorch's install page has the command), or"
+            f" uninstall it and do without [{extra}]"
         )
     return f"{package} is installed but cannot be imported ({reason}); {advice}"
 
