@@ -254,8 +254,12 @@ class GatedMethod(CompositionMethod):
     """A method that is nothing but a gate: one pass under it, and ordinary guidance.
 
     Attributes:
+        chooses: by what it chooses between adapters: "time", "place" or "words"; empty for a method
+            that treats all alike. A product takes one method of each.
         uncond: whether the gate acts on the rows of the negative prompt too.
     """
+
+    chooses: ClassVar[str] = ""
 
     uncond: bool = param(True, "adapters act on the rows of the negative prompt too")
 

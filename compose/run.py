@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compose.adapters.adapter import AdapterSet
+from compose.adapters.triggers import called_at
 from compose.gate import Gate
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step, TextOptions
@@ -96,6 +97,9 @@ class Run:
         distilled_guidance: scale that a guidance-distilled model takes as an input; None for other
             models.
         clip_skip: as of `TextOptions`.
+        regions: [K, H, W] in [0, 1] on the grid of the latents, where each adapter belongs; ones
+            for adapters without a region. None when no adapter has one.
+        placed: [K] whether an adapter has a region.
         schedule: this run's own scheduler.
         slots: component name to gate slot.
         row_budget: most rows of one denoiser call; None for no limit.
@@ -114,6 +118,8 @@ class Run:
     slots: dict[str, GateSlot]
     distilled_guidance: float | None = None
     clip_skip: int | None = None
+    regions: Tensor | None = None
+    placed: tuple[bool, ...] = ()
     row_budget: int | None = None
     state: Any = None
     calls: Calls = field(default_factory=Calls)
@@ -162,6 +168,23 @@ class Run:
                 if name in self.family.text_names:
                     held.enter_context(slot.hold(gate))
             return self.family.encode(prompts, self.text_options)
+
+    def positions(self, k: int, *, class_word: bool = False) -> tuple[tuple[int, ...], ...]:
+        """Text positions of the words that call adapter `k`, for every image.
+
+        Args:
+            k: which adapter.
+            class_word: as of `compose.adapters.triggers.called_at`.
+
+        Raises:
+            RequestError: no text encoder sees them.
+        """
+        tokens = self.text([1.0] * len(self.adapters)).cond.tokens
+        adapter = self.adapters.adapters[k]
+        return tuple(
+            called_at(adapter, row, prompt, class_word=class_word)
+            for row, prompt in zip(tokens, self.prompts, strict=True)
+        )
 
     def guided_passes(
         self, label: str, gate: Gate, shares: Sequence[float], *, uncond: bool = True

@@ -17,6 +17,7 @@ from compose.errors import RequestError, ShapeError
 from compose.guidance import Sides
 from compose.method import CompositionMethod
 from compose.models.family import Family, Schedule
+from compose.regions import Region, drawn
 from compose.run import Calls, Guided, Pass, Piece, Run, by_pass, stacked
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step
@@ -49,12 +50,15 @@ class AttachedRun(Run):
         adapters: AdapterSet,
         weights: tuple[float, ...],
         text_weights: tuple[float, ...],
+        regions: tuple[Region | None, ...],
         slots: dict[str, GateSlot],
         row_budget: int | None,
     ) -> None:
         self.family = family
         self.adapters = adapters
         self.weights, self.text_weights = weights, text_weights
+        self.placed = tuple(region is not None for region in regions)
+        self._regions = regions
         self.slots, self.row_budget = slots, row_budget
         self.state = None
         self.calls, self.trace = Calls(), []
@@ -145,6 +149,9 @@ class AttachedRun(Run):
         """
         self._asked, self.guidance = call, guidance
         if step.index == 0:
+            if any(self.placed):
+                height, width = call.latents.shape[-2:]
+                self.regions = drawn(self._regions, (height, width))
             self.state = method.prepare(self)
         groups = self._groups(method.passes(self, step), self.images)
         outputs = []
