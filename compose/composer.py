@@ -230,7 +230,7 @@ class Composer:
             guidance=request.true_cfg or 1.0 if distilled else guidance,
             distilled_guidance=guidance if distilled else None,
             clip_skip=request.clip_skip,
-            regions=drawn(regions, self.family.grid(size)) if any(regions) else None,
+            regions=drawn(regions, self.family.grid(size)),
             placed=tuple(region is not None for region in regions),
             schedule=self.family.schedule(request.steps, request.scheduler, request.size),
             slots=self.slots,

@@ -148,6 +148,7 @@ class CompositionMethod(ABC):
         source: address of the paper or code the method follows.
         order_free: whether the order of adapters makes no difference.
         minimum: least number of adapters it can work with.
+        plain_alone: whether a single adapter without a region acts as it does in a merge.
         needs: what it needs beside gates: "prompt" (its words), "regions", "spans", "capture",
             "grad".
     """
@@ -157,6 +158,7 @@ class CompositionMethod(ABC):
     source: ClassVar[str]
     order_free: ClassVar[bool] = True
     minimum: ClassVar[int] = 0
+    plain_alone: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:

@@ -18,12 +18,12 @@ from compose.method import CompositionMethod, GatedMethod, Param, Value
 from compose.types import Step
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from compose.run import Pass, Run
 
 SIGN = "*"
 """Stands between the names of the parts."""
+_BEYOND_GATES = ("passes", "sides", "fuse", "adjust")
+"""What a method overrides that is more than a gate."""
 
 
 @dataclass(frozen=True, init=False)
@@ -74,19 +74,18 @@ class Product(CompositionMethod):
         """What each part remembers."""
         return [part.prepare(_seen(run, None)) for part in self.parts]
 
-    def adjust(self, run: Run, step: Step, latents: Tensor) -> Tensor:
-        """Let the parts change the latents, one after another."""
-        for k, part in enumerate(self.parts):
-            view = _seen(run, run.state[k])
-            latents = part.adjust(view, step, latents)
-            run.state[k] = view.state
-        return latents
-
     def gate(self, run: Run, step: Step) -> Gate:
-        """The product of the parts' gates and the weights."""
+        """The product of the parts' gates and the weights. What is said of text by a part that does
+        not choose by words gives way to one that does.
+        """
         views = [_seen(run, state) for state in run.state]
         gates = [part.gate(view, step) for part, view in zip(self.parts, views, strict=True)]
         run.state[:] = [view.state for view in views]
+        if any(part.chooses == "words" for part in self.parts):
+            gates = [
+                gate if part.chooses == "words" else replace(gate, text=None)
+                for part, gate in zip(self.parts, gates, strict=True)
+            ]
         rows = max(gate.rows for gate in gates)
         whole = (gate.expand(rows) for gate in gates)
         return functools.reduce(Gate.__mul__, whole, Gate.all(run.weights).expand(rows))
@@ -123,6 +122,7 @@ def product(*kinds: type[CompositionMethod]) -> type[Product]:
         "title": " x ".join(kind.title for kind in gated),
         "source": gated[0].source,
         "order_free": all(kind.order_free for kind in gated),
+        "plain_alone": all(kind.plain_alone for kind in gated),
         "minimum": max(kind.minimum for kind in gated),
         "needs": frozenset().union(*(kind.needs for kind in gated)),
         "__doc__": f"The gates of {' and '.join(kind.name for kind in gated)}, multiplied.",
@@ -131,7 +131,7 @@ def product(*kinds: type[CompositionMethod]) -> type[Product]:
 
 
 def _check_kind(kind: type[CompositionMethod], before: Sequence[type[GatedMethod]]) -> None:
-    if not (issubclass(kind, GatedMethod) and kind.passes is GatedMethod.passes):
+    if not (issubclass(kind, GatedMethod) and all(_inherits(kind, n) for n in _BEYOND_GATES)):
         raise RequestError(
             f"method {kind.name} was given in a product, but it is more than a gate; expected"
             " methods of one pass, such as tara, regional and switch, so use it alone"
@@ -147,6 +147,10 @@ def _check_kind(kind: type[CompositionMethod], before: Sequence[type[GatedMethod
                 f"methods {other.name} and {kind.name} were given in one product, and both choose"
                 f" adapters by {kind.chooses}; expected one of them, so leave the other out"
             )
+
+
+def _inherits(kind: type[GatedMethod], name: str) -> bool:
+    return getattr(kind, name) is getattr(GatedMethod, name)
 
 
 def _seen(run: Run, state: Any) -> Run:

@@ -97,11 +97,11 @@ class Run:
         distilled_guidance: scale that a guidance-distilled model takes as an input; None for other
             models.
         clip_skip: as of `TextOptions`.
-        regions: [K, H, W] in [0, 1] on the grid of the latents, where each adapter belongs; ones
-            for adapters without a region. None when no adapter has one.
-        placed: [K] whether an adapter has a region.
         schedule: this run's own scheduler.
         slots: component name to gate slot.
+        regions: [K, H, W] in [0, 1] on the grid of the latents, where each adapter belongs; ones
+            for adapters without a region.
+        placed: [K] whether an adapter has a region.
         row_budget: most rows of one denoiser call; None for no limit.
         state: what the method remembers; nobody else touches it.
         calls, trace: what the run cost, and what every denoiser call saw.
@@ -116,10 +116,10 @@ class Run:
     guidance: float
     schedule: Schedule
     slots: dict[str, GateSlot]
+    regions: Tensor
+    placed: tuple[bool, ...]
     distilled_guidance: float | None = None
     clip_skip: int | None = None
-    regions: Tensor | None = None
-    placed: tuple[bool, ...] = ()
     row_budget: int | None = None
     state: Any = None
     calls: Calls = field(default_factory=Calls)

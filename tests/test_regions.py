@@ -15,7 +15,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
 
 from compose.errors import RequestError
 from compose.models.detect import family_of
@@ -56,7 +55,7 @@ def test_a_box_covers_cells_by_area() -> None:
 def test_the_area_of_a_box_is_kept_at_any_resolution(box: Box, grid: tuple[int, int]) -> None:
     cover = box.on(grid)
     assert float(cover.mean()) == pytest.approx((box.x1 - box.x0) * (box.y1 - box.y0), abs=1e-12)
-    assert 0 <= cover.min() and cover.max() <= 1 + 1e-12
+    assert cover.min() >= 0 and cover.max() <= 1 + 1e-12
 
 
 @given(boxes(), grids)
@@ -251,7 +250,7 @@ def test_an_empty_box_or_one_outside_the_picture_is_refused(edges: tuple[float, 
 def test_a_mask_of_another_aspect_is_refused_and_rounding_is_not() -> None:
     (cells,) = drawn([grey([[255, 0], [0, 0]])], (64, 64))
     assert cells[:32, :32].min() == 1
-    with pytest.raises(RequestError, match="width is 1.5 times its height.*such as 3x2"):
+    with pytest.raises(RequestError, match=r"width is 1.5 times its height.*such as 3x2"):
         drawn([grey([[255] * 5, [0] * 5])], (64, 96))
     nearly = Mask(151, 100, bytes([255]) * 15100)
     assert drawn([nearly], (64, 96)).min() == 1
@@ -307,7 +306,7 @@ def test_masks_that_do_not_fit_into_a_picture_are_refused() -> None:
     side = 256
     one, two = (Mask(side, len(n) // side, n[: len(n) // side * side].tobytes()) for n in noise)
     asked(AdapterUse("a", region=one), AdapterUse("b", region=LEFT))
-    with pytest.raises(RequestError, match="341 KiB when packed.*at most 256 KiB"):
+    with pytest.raises(RequestError, match=r"341 KiB when packed.*at most 256 KiB"):
         asked(AdapterUse("a", region=one), AdapterUse("b", region=two))
 
 

@@ -149,9 +149,8 @@ class AttachedRun(Run):
         """
         self._asked, self.guidance = call, guidance
         if step.index == 0:
-            if any(self.placed):
-                height, width = call.latents.shape[-2:]
-                self.regions = drawn(self._regions, (height, width))
+            height, width = call.latents.shape[-2:]
+            self.regions = drawn(self._regions, (height, width))
             self.state = method.prepare(self)
         groups = self._groups(method.passes(self, step), self.images)
         outputs = []

@@ -30,7 +30,11 @@ def drawn(regions: Sequence[Region | None], grid: Grid) -> Tensor:
     Raises:
         RequestError: a mask of another aspect than the grid.
     """
-    return torch.stack([torch.ones(grid) if r is None else _drawn(r, grid) for r in regions])
+    masks = torch.ones(len(regions), *grid)
+    for mask, region in zip(masks, regions, strict=True):
+        if region is not None:
+            mask.copy_(_drawn(region, grid))
+    return masks
 
 
 def _drawn(region: Region, grid: Grid) -> Tensor:
@@ -47,7 +51,7 @@ def _drawn(region: Region, grid: Grid) -> Tensor:
 
 
 def feathered(masks: Tensor, width: float) -> Tensor:
-    """Soft edges: masks [K, H, W] under a Gaussian.
+    """Soft edges: masks [K, H, W] under a Gaussian, in a tensor of their own.
 
     Args:
         masks: what is beyond the border counts for nothing, so a full mask stays full.
@@ -55,7 +59,7 @@ def feathered(masks: Tensor, width: float) -> Tensor:
     """
     sigma = width * min(masks.shape[-2:])
     if sigma == 0:
-        return masks
+        return masks.clone()
     rows, columns = (blur(n, sigma) for n in masks.shape[-2:])
     return (rows @ masks.double() @ columns.T).clamp(0, 1).float()
 
