@@ -17,7 +17,7 @@ from compose.types import Step
 
 @dataclass(frozen=True, kw_only=True)
 class Regional(GatedMethod):
-    """Each adapter acts in its region of the picture, adapters without one act everywhere.
+    """Each adapter acts in its region of the picture; adapters without one act everywhere.
 
     As the regional LoRAs of kohya's sd-scripts (`networks/lora.py`) and of FreeFuse (arXiv
     2510.23515): in layers on image tokens, convolutions included, an adapter's change

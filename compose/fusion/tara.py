@@ -18,11 +18,11 @@ from compose.types import Step
 class Tara(GatedMethod):
     """Each adapter changes the text tokens that call it, and no other adapter does.
 
-    Peng et al. 2025 and the released code (`tara.py` of YuqiPeng77/TARA): in
-    cross-attention's keys and values an adapter acts on the positions of its own trigger, in every
-    tokenizer and wherever it stands. Layers on image tokens and without tokens are left as they are
-    under scope=reference; nothing there keeps adapters apart, so take `tara*regional`, or adapters
-    of cross-attention alone.
+    Peng et al. 2025 and the released code (`tara.py` of YuqiPeng77/TARA): in cross-attention's keys
+    and values an adapter acts on the positions of its own trigger, in every tokenizer and wherever
+    it stands, and on the same positions of the negative prompt. Layers on image tokens and without
+    tokens are left as they are under scope=reference; nothing there keeps adapters apart, so take
+    `tara*regional`, or adapters of cross-attention alone.
 
     In the joint transformers of Stable Diffusion 3 and FLUX the gate acts on the text's own layers
     and on the text rows of layers that see text and image. Words mix in every block there, so the
