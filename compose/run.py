@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compose.adapters.adapter import AdapterSet
+from compose.adapters.triggers import called_at
 from compose.attention.capture import Captured, Record, gathered
 from compose.attention.watch import Watch
 from compose.errors import CaptureError
@@ -76,6 +77,9 @@ class Run:
         clip_skip: as of `TextOptions`.
         schedule: this run's own scheduler.
         slots: component name to gate slot.
+        regions: [K, H, W] in [0, 1] on the grid of the latents, where each adapter belongs; ones
+            for adapters without a region.
+        placed: [K] whether an adapter has a region.
         row_budget: most rows of one denoiser call; None for no limit.
         state: what the method remembers; nobody else touches it.
         maps: what the passes of the latest `predict` captured.
@@ -91,6 +95,8 @@ class Run:
     guidance: float
     schedule: Schedule
     slots: dict[str, GateSlot]
+    regions: Tensor
+    placed: tuple[bool, ...]
     distilled_guidance: float | None = None
     clip_skip: int | None = None
     row_budget: int | None = None
@@ -142,6 +148,23 @@ class Run:
                 if name in self.family.text_names:
                     held.enter_context(slot.hold(gate))
             return self.family.encode(prompts, self.text_options)
+
+    def positions(self, k: int, *, class_word: bool = False) -> tuple[tuple[int, ...], ...]:
+        """Text positions of the words that call adapter `k`, for every image.
+
+        Args:
+            k: which adapter.
+            class_word: as of `compose.adapters.triggers.called_at`.
+
+        Raises:
+            RequestError: no text encoder sees them.
+        """
+        tokens = self.text([1.0] * len(self.adapters)).cond.tokens
+        adapter = self.adapters.adapters[k]
+        return tuple(
+            called_at(adapter, row, prompt, class_word=class_word)
+            for row, prompt in zip(tokens, self.prompts, strict=True)
+        )
 
     def guided_passes(
         self, label: str, gate: Gate, shares: Sequence[float], *, uncond: bool = True

@@ -14,8 +14,11 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("errors", "kernels", "world", "metrics"),
     ("types",),
-    ("gate", "slot", "adapters", "attention", "text", "models", "guidance", "device"),
-    ("layers", "train", "method"),
+    (
+        *("gate", "slot", "regions", "adapters", "attention", "text", "models", "guidance"),
+        "device",
+    ),
+    ("layers", "train", "method", "needs", "product"),
     ("run", "passes", "request", "fusion", "prompt"),
     ("composer", "result", "quick", "wording", "attachment"),
     ("app", "workflows", "evaluate"),

@@ -26,13 +26,18 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     metavar="NAME|FILE[:WEIGHT[:TE_WEIGHT]]",
     help="An adapter, with its weight in the denoiser and in the text encoder. Repeatable.",
 )
-@click.option("--method", metavar="NAME", help="How adapters are combined. [default: merge]")
+@click.option(
+    "--method",
+    metavar="NAME[*NAME]",
+    help="How adapters are combined; * takes several methods at once. [default: merge]",
+)
 @click.option(
     "--set",
     "fields",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="A field of the method; see the methods command. Repeatable.",
+    help="A field of the method, or of a part: tara.words=class. See the methods command."
+    " Repeatable.",
 )
 @click.option(
     "--region",
@@ -47,6 +52,13 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     multiple=True,
     metavar="NAME=FILE.png",
     help="Where an adapter acts, as a black and white picture. Repeatable.",
+)
+@click.option(
+    "--bind",
+    "binds",
+    multiple=True,
+    metavar="NAME=WORDS",
+    help="Words of the prompt that call an adapter, in place of its own triggers. Repeatable.",
 )
 @click.option(
     "--grid",
@@ -143,10 +155,13 @@ def generate(prompt: str, **flags: Any) -> None:
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     from ..files import output_folder
     from ..flags import read_fields, read_seeds
-    from ..order import Setting, check_places, grid_columns, one_column, read_request
+    from ..order import Setting, grid_columns, one_column, read_request
 
     seeds = read_seeds(flags["seed"], flags["count"])
-    names = ("negative", "loras", "size", "steps", "guidance", "true_cfg", "clip_skip", "scheduler")
+    names = (
+        *("negative", "loras", "size", "steps", "guidance", "true_cfg", "clip_skip", "scheduler"),
+        *("regions", "masks", "binds"),
+    )
     request = read_request(prompt, seeds=seeds, **{name: flags[name] for name in names})
     fields = read_fields(flags["fields"])
     grid = flags["grid"]
@@ -156,8 +171,6 @@ def generate(prompt: str, **flags: Any) -> None:
         columns = one_column(request, flags["method"] or "merge", fields)
     else:
         columns = grid_columns(request, grid, fields)
-    for method in dict.fromkeys(column.request.method.name for column in columns):
-        check_places(flags["regions"], flags["masks"], request.adapters, method)
     chosen = ("config", "denoiser", "quantize", "offload", "vae_tiling", "attention_backend")
     options = LoadOptions(**{name: flags[name] for name in chosen})
     setting = Setting(flags["model"], flags["device"], flags["dtype"], flags["offline"], options)

@@ -19,6 +19,7 @@ from compose.method import CompositionMethod
 from compose.models.family import Family
 from compose.models.schedule import Schedule
 from compose.passes import Guided, Pass, Piece, by_pass, grouped, stacked
+from compose.regions import Region, drawn
 from compose.run import Calls, Run
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step
@@ -51,12 +52,15 @@ class AttachedRun(Run):
         adapters: AdapterSet,
         weights: tuple[float, ...],
         text_weights: tuple[float, ...],
+        regions: tuple[Region | None, ...],
         slots: dict[str, GateSlot],
         row_budget: int | None,
     ) -> None:
         self.family = family
         self.adapters = adapters
         self.weights, self.text_weights = weights, text_weights
+        self.placed = tuple(region is not None for region in regions)
+        self._regions = regions
         self.slots, self.row_budget = slots, row_budget
         self.state = None
         self.calls, self.trace = Calls(), []
@@ -147,6 +151,8 @@ class AttachedRun(Run):
         """
         self._asked, self.guidance = call, guidance
         if step.index == 0:
+            height, width = call.latents.shape[-2:]
+            self.regions = drawn(self._regions, (height, width))
             self.state = method.prepare(self)
         groups = grouped(method.passes(self, step), self.images, self.row_budget)
         outputs = []

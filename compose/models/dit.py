@@ -134,8 +134,7 @@ class JointTransformer(Family):
         self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
     ) -> Tensor:
         del schedule
-        factor = self.pipe.vae_scale_factor
-        return self.noise((self.channels, size.height // factor, size.width // factor), generators)
+        return self.noise((self.channels, *self.grid(size)), generators)
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
         config = self.pipe.vae.config

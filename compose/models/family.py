@@ -89,6 +89,10 @@ class Family(ABC):
         """Dtype that the denoiser computes in."""
         return compute_dtype(self.denoiser)
 
+    def grid(self, size: Size) -> tuple[int, int]:
+        """Height and width of the latents of a picture."""
+        return size.height // self.pipe.vae_scale_factor, size.width // self.pipe.vae_scale_factor
+
     def release(self) -> None:
         """Send what offloading holds on the GPU back, as a stock pipeline does after a picture."""
         self.pipe.maybe_free_model_hooks()

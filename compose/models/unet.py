@@ -135,8 +135,7 @@ class UNetFamily(Family):
     def latents(
         self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        factor = self.pipe.vae_scale_factor
-        shape = (self.pipe.unet.config.in_channels, size.height // factor, size.width // factor)
+        shape = (self.pipe.unet.config.in_channels, *self.grid(size))
         noise: Tensor = self.noise(shape, generators) * schedule.scheduler.init_noise_sigma
         return noise
 

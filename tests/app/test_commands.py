@@ -30,6 +30,7 @@ def test_methods_in_words(run: Run) -> None:
     text = run("methods").stdout
     assert all(f"{name}: {kind.title}" in text for name, kind in methods().items())
     assert "every=" in text and "paper or reference" in text
+    assert "time: switch, w_switch" in text.splitlines()[-1] and "place: regional" in text
 
 
 def test_adapters_list(run: Run) -> None:
