@@ -35,10 +35,18 @@ _UNREADABLE = (
     *(OSError, ValueError, SyntaxError, EOFError, zlib.error),
     Image.DecompressionBombError,
 )
-_SAMPLERS: Mapping[str, str] = {
+_SAMPLERS: Mapping[
+    str, str
+] = {  # as A1111 and Forge call them, which choose the shift by the model
     "DDIMScheduler": "DDIM",
-    "EulerDiscreteScheduler": "Euler",
     "DPMSolverMultistepScheduler": "DPM++ 2M",
+    "EulerAncestralDiscreteScheduler": "Euler a",
+    "EulerDiscreteScheduler": "Euler",
+    "FlowMatchEulerDiscreteScheduler": "Euler",
+    "FlowMatchHeunDiscreteScheduler": "Heun",
+    "HeunDiscreteScheduler": "Heun",
+    "PNDMScheduler": "PLMS",
+    "UniPCMultistepScheduler": "UniPC",
 }
 
 
@@ -156,16 +164,26 @@ def _read_options(data: Any) -> LoadOptions:
 _MARK = tuple(AdapterMark.__dataclass_fields__)
 
 
-def infotext(recipe: Recipe) -> Infotext:
-    """A recipe in the words of other programs."""
+def infotext(recipe: Recipe, *, distilled: bool = False) -> Infotext:
+    """A recipe in the words of other programs.
+
+    Args:
+        recipe: of the picture.
+        distilled: as of `Family.distilled`. The request's guidance is then Forge's "Distilled CFG
+            Scale", left out at 0, which stands for a model that takes none; "CFG scale" is that of
+            classifier-free guidance as for all models, 1 for none.
+    """
     request = recipe.request
+    guidance, own = request.guidance, None
+    if distilled:
+        guidance, own = request.true_cfg or 1.0, request.guidance or None
     named = zip(recipe.adapters, request.adapters, strict=True)
     uses = [AdapterUse(mark.name, use.weight, use.text_weight) for mark, use in named]
     settings = {
         "Steps": str(request.steps),
         "Sampler": _SAMPLERS.get(recipe.sampler, recipe.sampler.removesuffix("Scheduler")),
-        "CFG scale": f"{request.guidance:g}" if request.guidance is not None else "",
-        "True CFG scale": f"{request.true_cfg:g}" if request.true_cfg is not None else "",
+        "CFG scale": f"{guidance:g}" if guidance is not None else "",
+        "Distilled CFG Scale": f"{own:g}" if own is not None else "",
         "Clip skip": str(request.clip_skip or ""),
         "Seed": str(request.seeds[0]),
         "Size": str(request.size or ""),
@@ -179,11 +197,13 @@ def infotext(recipe: Recipe) -> Infotext:
     return Infotext(prompt, request.negative, {k: v for k, v in settings.items() if v})
 
 
-def png_bytes(image: Image.Image, recipe: Recipe | None = None) -> bytes:
-    """A PNG file, with the recipe in it where there is one."""
+def png_bytes(
+    image: Image.Image, recipe: Recipe | None = None, *, distilled: bool = False
+) -> bytes:
+    """A PNG file, with the recipe in it where there is one; `distilled` as of `infotext`."""
     chunks = PngImagePlugin.PngInfo()
     if recipe is not None:
-        chunks.add_text(INFOTEXT, write_infotext(infotext(recipe)))
+        chunks.add_text(INFOTEXT, write_infotext(infotext(recipe, distilled=distilled)))
         chunks.add_text(RECIPE, json.dumps(recipe.to_json(), allow_nan=False))
     out = io.BytesIO()
     image.save(out, "PNG", pnginfo=chunks)

@@ -122,13 +122,15 @@ class Studio:
 
         marks = self.marks(prepared.request)
         name = _UNSAFE.sub("_", label)
+        distilled = self.composer.family.distilled
         with memory_guard():
             for made in self.composer.images(prepared, progress=tell):
                 image = made.image.convert("RGB")
                 digest = pixels_hash(image)
                 recipe = self.recipe(made.request, marks, digest)
                 stem = f"{made.seed}-{name}-{_short_hash(recipe)}"
-                path = write_new(folder, stem, ".png", png_bytes(image, recipe))
+                data = png_bytes(image, recipe, distilled=distilled)
+                path = write_new(folder, stem, ".png", data)
                 yield Saved(path, digest, made)
 
     def marks(self, request: Request) -> tuple[AdapterMark, ...]:

@@ -107,7 +107,7 @@ class Request:
         true_cfg: classifier-free guidance scale of a guidance-distilled model; None or 1 for none.
         clip_skip: which layer of the CLIP text encoders is read, counted from the end: 1 the last,
             2 the one before; None for the model's own.
-        scheduler: "ddim", "euler", "dpm++"; None for the model's own.
+        scheduler: a name that the model's family knows, such as "euler"; None for the model's own.
         seeds: one picture each.
 
     Raises:

@@ -111,7 +111,12 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     metavar="N",
     help="How many pictures, with seeds S, S+1 and so on.",
 )
-@click.option("--scheduler", metavar="NAME", help="ddim, euler or dpm++. [default: the model's]")
+@click.option(
+    "--scheduler",
+    metavar="NAME",
+    help="What solves the steps. sd15, sdxl: ddim, euler, dpm++; sd3: euler, heun; flux: euler."
+    " [default: the model's]",
+)
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True)
 @click.option(

@@ -48,7 +48,6 @@ Bases = tuple[str, ...]
 """Short names of the bases that something can be; empty when nothing is known."""
 
 _UNETS: Bases = ("sd15", "sd2", "embedded")  # one family: they differ in widths only
-_TRANSFORMERS: Bases = ("sd3", "flux", "flux2")
 _TWO_STREAMS: Bases = ("sd3", "flux")
 
 # Paths inside a denoiser that only some bases have; the first sign that any path shows counts.
@@ -106,7 +105,7 @@ def label(base: str) -> str:
 
 def own_component(base: str, component: str) -> str:
     """What a base calls a component that a file names as other bases do."""
-    if base not in _TRANSFORMERS:
+    if base in ("", *_UNETS, "sdxl"):
         return component
     texts = flux.TEXT_ENCODERS if base == "flux" else {}
     return "transformer" if component == "unet" else texts.get(component, component)

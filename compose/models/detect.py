@@ -24,7 +24,7 @@ FAMILIES: Mapping[str, type[Family]] = {
     "FluxPipeline": Flux,
 }
 """Class name of a diffusers pipeline to the family over it. A new family is one line here: folders,
-single files, the hub, refusals and the list of models follow it."""
+the hub, refusals and the list of models follow it. docs/add_a_family.md says what else there is."""
 _REFUSED = {
     "StableDiffusionXLImg2ImgPipeline": "an image-to-image pipeline such as the SDXL refiner, not a"
     " text-to-image base, so use the base that it refines",

@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import ModelError
-from compose.models.family import Family
-from compose.models.schedule import Schedule
+from compose.models.latent import LatentFamily
 from compose.slot import TokenLayout
 from compose.text.windows import beyond
 from compose.types import AttentionSite, Kind, Site, Size, Stream
@@ -28,7 +26,7 @@ _JOINT = re.compile(r"^single_transformer_blocks\.")
 _BLOCK = re.compile(r"^(\w*transformer_blocks)\.(\d+)\.")
 
 
-class JointTransformer(Family):
+class JointTransformer(LatentFamily):
     """A family whose denoiser lets text and image tokens attend to each other.
 
     Attributes:
@@ -44,28 +42,14 @@ class JointTransformer(Family):
     text_first: ClassVar[bool]
 
     def check_text_to_image(self) -> None:
-        """Refuse a transformer that takes more than noise and text, and a foreign scheduler.
-
-        Raises:
-            ModelError: either.
-        """
-        given = self.pipe.vae.config.latent_channels
-        if self.channels != given:
-            raise ModelError(
-                f"the transformer takes {self.channels} channels and the VAE gives {given}: an"
-                " inpainting or other conditioned checkpoint; expected a text-to-image checkpoint"
-            )
+        """Refuse also a foreign scheduler."""
+        super().check_text_to_image()
         if type(self.pipe.scheduler) not in self.schedulers.values():
             raise ModelError(
                 f"the model comes with a {type(self.pipe.scheduler).__name__}; expected a"
                 f" {' or '.join(s.__name__ for s in self.schedulers.values())}: put one into its"
                 " scheduler folder"
             )
-
-    @property
-    @abstractmethod
-    def channels(self) -> int:
-        """Channels of the latents that the transformer takes."""
 
     @property
     @abstractmethod
@@ -130,21 +114,9 @@ class JointTransformer(Family):
         del steps
         return {}
 
-    def latents(
-        self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
-    ) -> Tensor:
-        del schedule
-        return self.noise((self.channels, *self.grid(size)), generators)
-
-    def decode(self, latents: Tensor) -> list[Image.Image]:
-        config = self.pipe.vae.config
-        pixels = self.pipe.vae.decode(
-            latents / config.scaling_factor + config.shift_factor, return_dict=False
-        )[0]
-        images: list[Image.Image] = self.pipe.image_processor.postprocess(
-            pixels.detach(), output_type="pil"
-        )
-        return images
+    def unscaled(self, latents: Tensor) -> Tensor:
+        shift: float = self.pipe.vae.config.shift_factor
+        return super().unscaled(latents) + shift
 
 
 def _stream(path: str) -> Stream:

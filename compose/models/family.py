@@ -227,12 +227,19 @@ class Family(ABC):
         """Refuse a layer that a CLIP text encoder does not have; `clip_skip` as of `TextOptions`.
 
         Raises:
-            RequestError: an encoder has fewer layers.
+            RequestError: an encoder has fewer layers, or none of them is CLIP.
         """
-        for name in self.text_names:
-            encoder = self.components.get(name)
-            if clip_skip is not None and encoder is not None and _is_clip(encoder):
-                check_layer(encoder, clip_skip)
+        if clip_skip is None:
+            return
+        parts = self.components
+        encoders = [parts[n] for n in self.text_names if n in parts and _is_clip(parts[n])]
+        if not encoders:
+            raise RequestError(
+                f"clip_skip {clip_skip} was given, but this model has no CLIP text encoder;"
+                " expected none, so leave it out"
+            )
+        for encoder in encoders:
+            check_layer(encoder, clip_skip)
 
     def check_size(self, size: Size) -> None:
         """Refuse sizes that the model cannot do.

@@ -143,6 +143,11 @@ class _Reader:
         if path.suffix == GGUF:
             config = diffusers.GGUFQuantizationConfig(compute_dtype=self.common["dtype"])
         kind: Any = getattr(diffusers, part.kind)
+        if not hasattr(kind, "from_single_file"):
+            raise ModelError(
+                f"{path} was given as denoiser of a {self.source.pipeline.name}, whose {part.kind}"
+                " diffusers does not read from a file; expected its own, so drop --denoiser"
+            )
         return kind.from_single_file(
             str(path),
             config=self.folder,

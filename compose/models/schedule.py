@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,5 +56,5 @@ class Schedule:
         return out
 
     def _extra(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        accepted = type(self.scheduler).step.__code__.co_varnames
+        accepted = inspect.signature(self.scheduler.step).parameters
         return {"generator": list(generators)} if "generator" in accepted else {}

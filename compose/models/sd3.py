@@ -38,11 +38,6 @@ class StableDiffusion3(JointTransformer):
     }
 
     @property
-    def channels(self) -> int:
-        channels: int = self.pipe.transformer.config.in_channels
-        return channels
-
-    @property
     def patch(self) -> int:
         patch: int = self.pipe.transformer.config.patch_size
         return patch

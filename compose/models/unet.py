@@ -6,17 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from compose.errors import ModelError
-from compose.models.family import Family
-from compose.models.schedule import Schedule
+from compose.models.latent import LatentFamily
 from compose.slot import TokenLayout
 from compose.text.encoding import Encoded, encode_clip
 from compose.text.windows import windowed, windows_needed
-from compose.types import AttentionSite, Conditioning, Kind, Site, Size, Step, Stream, TextOptions
+from compose.types import AttentionSite, Conditioning, Kind, Site, Step, Stream, TextOptions
 
 _TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
 _VECTOR = re.compile(
@@ -25,32 +22,19 @@ _VECTOR = re.compile(
 _BLOCK = re.compile(r"^(down|up)_blocks\.(\d+)\.(?:(\w+?)s?\.)?")
 
 
-class UNetFamily(Family):
+class UNetFamily(LatentFamily):
     """A family over a UNet, CLIP text encoders and a VAE of 2-d latents."""
 
     denoiser_name: ClassVar[str] = "unet"
 
     def check_text_to_image(self) -> None:
-        """Refuse an inpainting UNet and a UNet that takes the guidance scale as an input."""
-        config = self.pipe.unet.config
-        latent_channels = self.pipe.vae.config.latent_channels
-        if config.in_channels != latent_channels:
-            raise ModelError(
-                f"the UNet takes {config.in_channels} channels and the VAE gives"
-                f" {latent_channels}: an inpainting or other conditioned checkpoint; expected a"
-                " text-to-image checkpoint"
-            )
-        if config.time_cond_proj_dim is not None:
+        """Refuse also a UNet that takes the guidance scale as an input."""
+        super().check_text_to_image()
+        if self.pipe.unet.config.time_cond_proj_dim is not None:
             raise ModelError(
                 "the UNet takes the guidance scale as an input (a consistency-distilled"
                 " checkpoint), which is not supported; expected the UNet that it was distilled from"
             )
-
-    @property
-    def default_size(self) -> Size:
-        side = self.pipe.unet.config.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
-        return Size(width * self.pipe.vae_scale_factor, height * self.pipe.vae_scale_factor)
 
     @property
     def multiple(self) -> int:
@@ -132,13 +116,6 @@ class UNetFamily(Family):
             for tokenizer, encoder in self.readers
         ]
 
-    def latents(
-        self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
-    ) -> Tensor:
-        shape = (self.pipe.unet.config.in_channels, *self.grid(size))
-        noise: Tensor = self.noise(shape, generators) * schedule.scheduler.init_noise_sigma
-        return noise
-
     def predict(
         self,
         latents: Tensor,
@@ -161,16 +138,3 @@ class UNetFamily(Family):
         """What the UNet is told beside the text, each [rows, ...]; None for nothing."""
         del latents, conditioning
         return None
-
-    def decode(self, latents: Tensor) -> list[Image.Image]:
-        vae = self.pipe.vae
-        pixels = vae.decode(self.unscaled(latents.to(vae.dtype)), return_dict=False)[0]
-        images: list[Image.Image] = self.pipe.image_processor.postprocess(
-            pixels.detach(), output_type="pil"
-        )
-        return images
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        """Latents [rows, C, H, W] as the VAE's decoder wants them."""
-        out: Tensor = latents / self.pipe.vae.config.scaling_factor
-        return out

@@ -85,17 +85,22 @@ def encode_clip(
     return _encode(windows, read, model.dtype, device)
 
 
-def encode_t5(model: Any, windows: Windows, device: torch.device) -> Encoded:
-    """Read windows with a T5 encoder. Padding is read like text, as the stock pipelines do.
+def encode_t5(
+    model: Any, windows: Windows, device: torch.device, *, masked: bool = False
+) -> Encoded:
+    """Read windows with a T5 encoder.
 
     Args:
         model: `T5EncoderModel` of transformers.
         windows: of its own tokenizer.
         device: where the result should be.
+        masked: whether the encoder is told what is padding (PixArt), or reads it like text (Stable
+            Diffusion 3, FLUX).
     """
 
     def read(windows: Windows, k: int) -> tuple[Tensor, Tensor | None]:
-        return model(windows.ids(k).to(device))[0], None
+        mask = windows.mask(k).to(device) if masked else None
+        return model(windows.ids(k).to(device), attention_mask=mask)[0], None
 
     return _encode(windows, read, model.dtype, device)
 

@@ -30,7 +30,7 @@ class Piece:
     comma: bool
 
 
-def read_pieces(section: Section, tokenizer: Any) -> tuple[Piece, ...]:
+def read_pieces(section: Section, tokenizer: Any, *, lower: bool = False) -> tuple[Piece, ...]:
     """Tokenize a section as a whole, so that brackets never change how a word is read.
 
     A textual inversion of several vectors becomes as many tokens; the further ones carry the name
@@ -39,11 +39,12 @@ def read_pieces(section: Section, tokenizer: Any) -> tuple[Piece, ...]:
     Args:
         section: text with weights.
         tokenizer: of transformers, with offsets (all of its CLIP and T5 tokenizers from 5 on).
+        lower: whether the text is read in lower case.
 
     Returns:
         Its tokens, without those of start, end and padding.
     """
-    text = section.text
+    text = _lowered(section.text) if lower else section.text
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     vectors = _further_vectors(tokenizer)
     pieces: list[Piece] = []
@@ -55,6 +56,11 @@ def read_pieces(section: Section, tokenizer: Any) -> tuple[Piece, ...]:
         pieces.append(Piece(index, *place, opens and not same, text[first:end] == ","))
         pieces += [Piece(more, *place, False, False) for more in vectors.get(index, ())]
     return tuple(pieces)
+
+
+def _lowered(text: str) -> str:
+    """Lower case, as many characters as before: of all letters only this one becomes two."""
+    return text.replace("\u0130", "i").lower()
 
 
 def _further_vectors(tokenizer: Any) -> Mapping[int, tuple[int, ...]]:

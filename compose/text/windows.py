@@ -145,30 +145,38 @@ def windows_needed(prompts: Sequence[str], tokenizer: Any) -> int:
     return windowed(prompts, tokenizer).count
 
 
-def truncated(prompts: Sequence[str], tokenizer: Any, length: int | None = None) -> Windows:
+def truncated(
+    prompts: Sequence[str], tokenizer: Any, length: int | None = None, *, lower: bool = False
+) -> Windows:
     """Prompts in one window each; what does not fit is left out. BREAK is a space.
 
     Args:
         prompts, tokenizer: as for `windowed`.
         length: tokens of the window; None for the tokenizer's `model_max_length`.
+        lower: whether the text is read in lower case, as PixArt's pipelines do.
 
     Raises:
         RequestError: as of `parse_weights`.
     """
     frame = _frame(tokenizer, length or tokenizer.model_max_length)
-    read = [[p for pieces in _sections(prompt, tokenizer) for p in pieces] for prompt in prompts]
+    read = [
+        [p for pieces in _sections(prompt, tokenizer, lower=lower) for p in pieces]
+        for prompt in prompts
+    ]
     return Windows(tuple((tuple(pieces[: frame.room]),) for pieces in read), frame)
 
 
-def beyond(prompt: str, tokenizer: Any, length: int | None = None) -> str:
+def beyond(prompt: str, tokenizer: Any, length: int | None = None, *, lower: bool = False) -> str:
     """The part of a prompt that `truncated` leaves out; empty when all of it fits.
+
+    Arguments are as of `truncated`.
 
     Raises:
         RequestError: as of `parse_weights`.
     """
     room = _frame(tokenizer, length or tokenizer.model_max_length).room
     sections = parse_weights(prompt)
-    pieces = [p for section in sections for p in read_pieces(section, tokenizer)]
+    pieces = [p for section in sections for p in read_pieces(section, tokenizer, lower=lower)]
     if len(pieces) <= room:
         return ""
     start = pieces[room].start
@@ -182,8 +190,8 @@ def _frame(tokenizer: Any, length: int) -> Frame:
     return Frame(tuple(ids[:-1]), tuple(ids[-1:]), tokenizer.pad_token_id, length)
 
 
-def _sections(prompt: str, tokenizer: Any) -> list[tuple[Piece, ...]]:
-    return [read_pieces(section, tokenizer) for section in parse_weights(prompt)]
+def _sections(prompt: str, tokenizer: Any, *, lower: bool = False) -> list[tuple[Piece, ...]]:
+    return [read_pieces(section, tokenizer, lower=lower) for section in parse_weights(prompt)]
 
 
 def _cut(pieces: Sequence[Piece], room: int) -> list[Window]:

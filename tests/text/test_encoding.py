@@ -13,8 +13,8 @@ from compose.models.flux import Flux
 from compose.models.sd3 import StableDiffusion3
 from compose.models.sd15 import StableDiffusion15
 from compose.models.sdxl import StableDiffusionXL
-from compose.text.encoding import encode_clip, weigh
-from compose.text.windows import windowed
+from compose.text.encoding import encode_clip, encode_t5, weigh
+from compose.text.windows import truncated, windowed
 from compose.types import TextOptions
 from tests.tiny import tiny_pipeline
 from tests.tiny_flux import tiny_flux
@@ -89,6 +89,22 @@ def test_flux_plain_prompts_are_bit_equal_to_the_stock_pipeline(prompts) -> None
     embeds, pooled, _ = pipe.encode_prompt(prompts, device=CPU)
     got = Flux(pipe).encode(prompts)
     assert torch.equal(got.embeds, embeds) and torch.equal(got.extra["pooled"], pooled)
+
+
+def test_t5_that_is_told_what_is_padding_does_not_depend_on_how_much_there_is() -> None:
+    pipe = tiny_flux()
+    for masked in (True, False):
+        short, long = (
+            encode_t5(
+                pipe.text_encoder_2,
+                truncated(["a red cat", "dog"], pipe.tokenizer_2, length),
+                CPU,
+                masked=masked,
+            ).embeds
+            for length in (8, 24)
+        )
+        difference = (long[0, :4] - short[0, :4]).abs().max()  # three words and the end
+        assert difference < 1e-5 if masked else difference > 1e-3
 
 
 def test_textual_inversions_are_bit_equal_to_the_stock_pipeline() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from compose.errors import ShapeError
 from compose.text.pieces import read_pieces
+from compose.text.positions import find
 from compose.text.weighting import parse_weights
 from compose.text.windows import beyond, truncated, windowed, windows_needed
 from tests.tiny import clip_tokenizer, tiny_pipeline
@@ -41,6 +42,20 @@ def test_a_prompt_that_is_too_long_loses_what_the_stock_pipeline_loses() -> None
     assert beyond(prompt, CLIP).split() == ["dog"] * 25
     assert beyond("cat " * 75, CLIP) == ""
     assert beyond("a BREAK " + "cat " * 74 + "BREAK (dog:1.2) [cat", CLIP) == "dog [cat"
+
+
+def test_text_in_lower_case_is_where_it_was_written() -> None:
+    """BREAK stays a sign; of all letters one has a lower case of two characters, and stays one."""
+    prompt, plain = "A (Red:1.5) İ Ὀδός BREAK CAT", "a red i ὀδός cat"
+    got = truncated([prompt], T5, 32, lower=True)
+    stock = T5(plain, padding="max_length", max_length=32, return_tensors="pt")
+    assert torch.equal(got.ids(0), stock.input_ids)
+    assert not torch.equal(truncated([prompt], T5, 32).ids(0), stock.input_ids)
+    (red,) = find(got.tokens[0], prompt, "red")
+    assert got.weights(0)[0, red] == 1.5 and got.weights(0).sum() == 32.5
+    (cat,) = (t for t in got.tokens[0] if t.position == find(got.tokens[0], prompt, "cat")[0])
+    assert prompt[cat.start : cat.end] == "CAT"
+    assert beyond("CAT " * 40, T5, 32, lower=True).split() == ["CAT"] * 9
 
 
 @pytest.mark.parametrize(
