@@ -25,7 +25,7 @@ _ATTRIBUTES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "object": (("species",), _LOOKS),
     "clothing": (("accessory",), ("accessory", "accessory_colour")),
 }  # primary and identity of a `Part`
-_SLOTS = {1: ("it",), 2: ("left", "right"), 3: ("left", "middle", "right")}
+SLOTS = {1: ("it",), 2: ("left", "right"), 3: ("left", "middle", "right")}
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _prompt(
         )
     speaker = Speaker(rng, group.wording, NOTHING)
     said = [names.get(i) or speaker.noun(thing) for i, thing in enumerate(scene.things)]
-    slots = dict(zip(_SLOTS[len(said)], said, strict=True))
+    slots = dict(zip(SLOTS[len(said)], said, strict=True))
     where = speaker.place(scene, place)["where"]
     text = rng.choice(group.templates).format(**slots, where=where)
     return text if style is None else f"{text}, {style}"

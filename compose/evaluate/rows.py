@@ -8,17 +8,18 @@ from functools import partial
 
 from compose.adapters.adapter import AdapterSet
 from compose.errors import RequestError
-from compose.evaluate.cases import Case
+from compose.evaluate.cases import SLOTS, Case
 from compose.evaluate.controls import random_adapters, shuffled_adapters
 from compose.fusion import method, methods
 from compose.method import CompositionMethod
+from compose.regions import Box
 from compose.request import AdapterUse, Request
 from compose.world.scene import Scene
 
 ALONE = "alone"
 """The row of each adapter alone: what the others are compared with by `measures.retention`."""
-_MET = frozenset({"prompt", "spans", "capture", "grad"})
-"""What a run can give to a method; regions cannot be handed over yet."""
+_MET = frozenset({"prompt", "spans", "regions", "capture", "grad"})
+"""What a run can give to a method."""
 
 Change = Callable[[AdapterSet, int], AdapterSet]
 Shots = Callable[[Case, int, int], Sequence["Shot | Drawing"]]
@@ -128,7 +129,27 @@ def _composed(
     case: Case, seed: int, steps: int, *, kind: type[CompositionMethod]
 ) -> Sequence[Shot]:
     request = _request(case, seed, steps, case.adapters, case.weight)
+    if "regions" in kind.needs:
+        placed = zip(request.adapters, regions(case), strict=True)
+        request = replace(request, adapters=tuple(replace(a, region=box) for a, box in placed))
     return [Shot(replace(request, method=kind()))]
+
+
+def regions(case: Case) -> list[Box | None]:
+    """Where the adapters of a case belong, [K]: whoever is one of several things gets its upright
+    strip of the picture, in equal parts from left to right; all others act everywhere."""
+    things = case.asked.expectation.things
+    strips = {place: at for at, place in enumerate(SLOTS[len(things)])} if things else {}
+    parts = {part.adapter: part for part in case.asked.parts}
+
+    def box(name: str) -> Box | None:
+        part = parts[name]
+        if part.thing is None or "species" not in part.primary or len(things) < 2:
+            return None
+        at = strips[things[part.thing].place or ""]
+        return Box(at / len(things), 0, (at + 1) / len(things), 1)
+
+    return [box(name) for name in case.adapters]
 
 
 def _merged(

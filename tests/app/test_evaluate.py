@@ -103,15 +103,15 @@ def test_methods_that_cannot_be_used_are_said(
 ) -> None:
     class Placed(methods()["merge"]):
         name = "placed"
-        needs = frozenset({"regions"})
+        needs = frozenset({"telepathy"})
 
     monkeypatch.setattr("compose.evaluate.rows.methods", lambda: {"placed": Placed})
     monkeypatch.setattr("compose.evaluate.rows.method", lambda name: {"placed": Placed}[name])
     monkeypatch.setattr(evaluating, "missing_blocks", lambda *args: [])
     monkeypatch.setattr(evaluating, "evaluation_records", lambda *args: [])
     done = run("evaluate", suite, "--out", "out")
-    assert done.stderr.startswith("warning: left out: method placed needs regions")
-    refused(run("evaluate", suite, "--methods", "placed", "--out", "x"), "placed", "regions")
+    assert done.stderr.startswith("warning: left out: method placed needs telepathy")
+    refused(run("evaluate", suite, "--methods", "placed", "--out", "x"), "placed", "telepathy")
 
 
 @pytest.mark.parametrize(

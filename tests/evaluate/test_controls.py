@@ -7,8 +7,9 @@ import torch
 
 from compose.adapters.adapter import Adapter, AdapterSet, Factors
 from compose.evaluate.controls import random_adapters, shuffled_adapters, spectrum
-from compose.evaluate.rows import controls, find_rows, method_rows
+from compose.evaluate.rows import controls, find_rows, method_rows, regions
 from compose.fusion import methods
+from compose.regions import Box
 from tests.evaluate.known import case
 
 SHAPES = {
@@ -140,3 +141,16 @@ def test_rows_are_found_by_name() -> None:
     names = [row.name for row in (*controls(), *method_rows()[0])]
     assert [row.name for row in find_rows(names)] == names
     assert [row.control for row in find_rows(["alone", "merge"])] == [True, False]
+
+
+def test_things_side_by_side_get_a_strip_each() -> None:
+    asked = case("ember", "bolt", "wizzo", "candia")
+    boxes = dict(zip(asked.adapters, regions(asked), strict=True))
+    assert boxes["wizzo"] is None and boxes["candia"] is None  # worn, and all around
+    places = {
+        p.adapter: asked.asked.expectation.things[p.thing].place for p in asked.asked.parts[:2]
+    }
+    halves = {"left": Box(0, 0, 0.5, 1), "right": Box(0.5, 0, 1, 1)}
+    assert {name: boxes[name] for name in places} == {n: halves[p] for n, p in places.items()}
+    (shot,) = {row.name: row.shots(asked, 5, 7) for row in method_rows(["regional"])[0]}["regional"]
+    assert [use.region for use in shot.request.adapters] == regions(asked)

@@ -189,15 +189,15 @@ def test_needs_that_cannot_be_met_are_said_or_refused(monkeypatch) -> None:
 
     class Placed(Newcomer):
         name = "placed"
-        needs = frozenset({"regions", "prompt"})
+        needs = frozenset({"telepathy", "prompt"})
 
     known = {**fusion.methods(), "placed": Placed}
     monkeypatch.setattr(fusion, "methods", lambda: known)
     monkeypatch.setattr(rows, "methods", lambda: known)
     found, left_out = rows.method_rows()
     assert "placed" not in [row.name for row in found]
-    assert left_out == ("method placed needs regions, which suites cannot give yet",)
-    with pytest.raises(RequestError, match=r"placed needs regions.*leave it out"):
+    assert left_out == ("method placed needs telepathy, which suites cannot give yet",)
+    with pytest.raises(RequestError, match=r"placed needs telepathy.*leave it out"):
         rows.method_rows(["merge", "placed"])
 
 
