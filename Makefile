@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+METRICS := .venv-metrics
 
-.PHONY: demo test check install install-dev clean
+.PHONY: demo test test-metrics check install install-dev clean
 
 # One image with three LoRAs, on any machine with Python 3.11 or newer.
 demo: $(VENV)/.installed
@@ -11,6 +12,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+# Scorers that need open_clip, and with it torchvision: in an environment of its own, since a
+# torchvision that does not fit torch breaks everything else (docs/evaluate.md).
+test-metrics: $(METRICS)/.installed
+	$(METRICS)/bin/python -m pytest -q tests/metrics tests/evaluate/test_scorers.py
 
 # What a commit has to pass beside the tests.
 check: $(VENV)/.installed-dev
@@ -37,5 +43,12 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.installed
 
+# torch comes first, so that pip keeps it and takes the torchvision that names its version.
+$(METRICS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(METRICS)
+	$(METRICS)/bin/pip install --quiet "torch>=2.11,<2.14"
+	$(METRICS)/bin/pip install --quiet --editable ".[dev,metrics]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(METRICS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -19,6 +19,7 @@ COMMANDS = {
     "adapters": "adapters",
     "models": "models",
     "train": "train",
+    "evaluate": "evaluate",
     "doctor": "doctor",
 }
 """Command to its module in `commands`, in the order in which help lists them."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
 from compose.adapters.library import AdapterLibrary
 
@@ -28,12 +26,6 @@ OPTIONAL: Mapping[str, str] = {
     "xformers": "xformers",
 }
 """Distribution to the extra that installs it."""
-_BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
 
 
 def missing(name: str) -> str:
@@ -82,13 +74,19 @@ def _kernels() -> list[dict[str, Any]]:
 
 
 def _attention() -> dict[str, Any]:
-    """Which implementations PyTorch's attention has here, tried in the order of its preference."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float16 if device == "cuda" else torch.float32
-    q = torch.randn(1, 2, 64, 32, device=device, dtype=dtype)
-    reasons = {name: _refusal(backend, q) for name, backend in _BACKENDS.items()}
-    working = [name for name, reason in reasons.items() if not reason]
-    reasons["xformers"] = missing("xformers")
+    """Which attention back ends work here, and which of torch's kernels comes first in the native
+    one.
+    """
+    from compose.models.backends import BACKENDS
+    from compose.models.routing import refusal
+
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    dtype = torch.float16 if gpu else torch.float32
+    reasons = {name: refusal(name, device, dtype) for name in BACKENDS}
+    reasons["xformers"] = missing("xformers") or reasons["xformers"]
+    order = ("flash", "cudnn", "efficient", "math")  # torch's preference
+    working = [kernel for kernel in order if not reasons[f"_native_{kernel}"]]
     return {
         "backend": f"sdpa/{working[0]}" if working else None,
         "backends": [
@@ -112,20 +110,6 @@ def _memory() -> list[dict[str, Any]]:
         )
     reasons["denoiser .gguf"] = missing("gguf")
     return [{"name": n, "available": not r, "reason": r} for n, r in reasons.items()]
-
-
-def _refusal(backend: SDPBackend, q: torch.Tensor) -> str:
-    """Why a backend does not run here; empty when it does."""
-    if backend is SDPBackend.CUDNN_ATTENTION and not q.is_cuda:
-        return "needs a CUDA GPU"
-    if backend is SDPBackend.EFFICIENT_ATTENTION and not q.is_cuda:
-        return "needs a CUDA GPU"
-    try:
-        with sdpa_kernel(backend):
-            scaled_dot_product_attention(q, q, q)
-    except RuntimeError as error:
-        return str(error).strip().splitlines()[0]
-    return ""
 
 
 def _model() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compose.errors import RequestError, nearest
 from compose.prompt import read_number
+from compose.regions import Box, Mask
 from compose.request import MAX_SEED, AdapterUse
 from compose.types import Size
 
@@ -16,7 +17,6 @@ MAX_COUNT = 10_000
 MAX_SIDE = 4096
 """Widest and highest picture, in pixels."""
 _FRESH_SEEDS = 2**32
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_lora(text: str) -> AdapterUse:
@@ -37,7 +37,7 @@ def read_lora(text: str) -> AdapterUse:
             readings.append((name, weights))
     there = next((r for r in readings if Path(r[0]).exists()), None)
     if there is not None:
-        return AdapterUse(there[0], *there[1])
+        return _use(*there)
     name, weights = readings[-1] if readings else ("", [])
     if not name or (len(parts) > 1 and not weights and not _like_a_path(parts[-1])):
         raise RequestError(
@@ -46,7 +46,16 @@ def read_lora(text: str) -> AdapterUse:
         )
     if len(weights) == 2 and read_number(name.rpartition(":")[2]) is not None:
         raise RequestError(f"--lora {text!r} has more than two weights; expected one or two")
-    return AdapterUse(name, *weights)
+    return _use(name, weights)
+
+
+def _use(name: str, weights: Sequence[float]) -> AdapterUse:
+    """An adapter with none, one or two weights."""
+    return AdapterUse(
+        name,
+        weights[0] if weights else 1.0,
+        weights[1] if len(weights) > 1 else None,
+    )
 
 
 def _like_a_path(text: str) -> bool:
@@ -104,7 +113,24 @@ def read_seeds(seed: int | None, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
-def read_region(text: str, names: Sequence[str]) -> str:
+def read_duration(text: str | None) -> float | None:
+    """``90s``, ``10m``, ``1.5h``, or a number of seconds.
+
+    Raises:
+        RequestError: anything else, or nothing at all.
+    """
+    if text is None:
+        return None
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:].lower())
+    number = read_number(text if unit is None else text[:-1])
+    if number is None or not 0 < number < float("inf"):
+        raise RequestError(
+            f"--budget {text!r} is no length of time; expected one above 0 such as 90s, 10m or 1.5h"
+        )
+    return number * (unit or 1.0)
+
+
+def read_region(text: str, names: Sequence[str]) -> tuple[str, Box]:
     """``NAME=x0,y0,x1,y1``, fractions of width and height from the top left.
 
     Args:
@@ -112,41 +138,59 @@ def read_region(text: str, names: Sequence[str]) -> str:
         names: of the adapters of the request.
 
     Returns:
-        The flag as it was given.
+        An adapter and where it belongs.
 
     Raises:
         RequestError: no such box, or none of the adapters.
     """
-    name, _, box = text.rpartition("=")
-    _check_name("--region", text, name, names)
+    name, box = _of("--region", text, names)
     numbers = [read_number(part) for part in box.split(",")]
-    if len(numbers) == 4 and None not in numbers:
-        x0, y0, x1, y1 = (n for n in numbers if n is not None)
-        if 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:
-            return f"--region {text}"
-    raise RequestError(
-        f"--region {text} is no box; expected NAME=x0,y0,x1,y1 as fractions of width and height"
-        " with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, such as mochi=0,0,0.5,1"
-    )
-
-
-def read_mask(text: str, names: Sequence[str]) -> str:
-    """``NAME=FILE.png``; as `read_region`."""
-    name, _, file = text.partition("=")
-    _check_name("--mask", text, name, names)
-    try:
-        with open(file, "rb") as stream:
-            sound = stream.read(len(_PNG)) == _PNG
-    except OSError as error:
-        raise RequestError(f"--mask {text}: {file} cannot be read ({error.strerror})") from None
-    if not sound:
-        raise RequestError(f"--mask {text}: {file} is no PNG picture; expected one")
-    return f"--mask {text}"
-
-
-def _check_name(flag: str, text: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
+    edges = [number for number in numbers if number is not None]
+    if len(numbers) != 4 or len(edges) != 4:
         raise RequestError(
-            f"{flag} {text} is for {name!r}, which is no adapter of this request;"
-            f" {nearest(name, names)}"
+            f"--region {text} is no box; expected NAME=x0,y0,x1,y1 as fractions of width and"
+            " height, such as mochi=0,0,0.5,1"
         )
+    try:
+        return name, Box(*edges)
+    except RequestError as error:
+        raise RequestError(f"--region {text}: {error}") from None
+
+
+def read_mask(text: str, names: Sequence[str]) -> tuple[str, Mask]:
+    """``NAME=FILE.png``; as `read_region`."""
+    name, file = _of("--mask", text, names)
+    try:
+        return name, Mask.read(file)
+    except RequestError as error:
+        raise RequestError(f"--mask {text}: {error}") from None
+
+
+def read_bind(text: str, names: Sequence[str]) -> tuple[str, str]:
+    """``NAME=WORDS``; as `read_region`.
+
+    Returns:
+        An adapter and the words of the prompt that call it.
+
+    Raises:
+        RequestError: no words, or none of the adapters.
+    """
+    name, words = _of("--bind", text, names)
+    if not words.split():
+        raise RequestError(
+            f"--bind {text} names no words; expected NAME=WORDS as they stand in the prompt, such"
+            " as mochi='teal cat'"
+        )
+    return name, words
+
+
+def _of(flag: str, text: str, names: Sequence[str]) -> tuple[str, str]:
+    """An adapter of the request, and what a flag says of it; names may hold "=" themselves."""
+    for name in names:
+        if text.startswith(f"{name}="):
+            return name, text.removeprefix(f"{name}=")
+    given = text.partition("=")[0]
+    raise RequestError(
+        f"{flag} {text} is for {given!r}, which is no adapter of this request;"
+        f" {nearest(given, names)}"
+    )

@@ -9,11 +9,13 @@ from pathlib import Path
 from compose.adapters.library import AdapterLibrary
 from compose.errors import RequestError, nearest
 from compose.fusion import method, methods
+from compose.method import CompositionMethod
 from compose.models.options import USUAL, LoadOptions
 from compose.prompt import parse_prompt, refuse_tags
+from compose.regions import Region
 from compose.request import AdapterUse, Request
 
-from .flags import read_lora, read_mask, read_region, read_size
+from .flags import read_bind, read_lora, read_mask, read_region, read_size
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ def read_request(
     clip_skip: int | None = None,
     scheduler: str | None,
     seeds: tuple[int, ...],
+    regions: Sequence[str] = (),
+    masks: Sequence[str] = (),
+    binds: Sequence[str] = (),
 ) -> Request:
     """The request without its method. Adapters come from tags first, then from flags.
 
@@ -74,7 +79,8 @@ def read_request(
         _check_text(what, text)
     refuse_tags(negative, "the negative prompt")
     parsed = parse_prompt(prompt)
-    adapters = (*parsed.adapters, *(read_lora(text) for text in loras))
+    given = (*parsed.adapters, *(read_lora(text) for text in loras))
+    adapters = _placed(given, regions, masks, binds)
     request = Request(
         prompt=parsed.text,
         negative=negative,
@@ -112,36 +118,50 @@ def _refuse_twice(adapters: Iterable[AdapterUse]) -> None:
         seen[path] = use.name
 
 
-def check_places(
-    regions: Iterable[str], masks: Iterable[str], adapters: Sequence[AdapterUse], chosen: str
-) -> None:
-    """Check ``--region`` and ``--mask``, then refuse them where the method has no use for them.
-
-    Raises:
-        RequestError: malformed, for an adapter that was not given, or of no use.
-    """
+def _placed(
+    adapters: Sequence[AdapterUse],
+    regions: Iterable[str],
+    masks: Iterable[str],
+    binds: Iterable[str],
+) -> tuple[AdapterUse, ...]:
+    """Adapters with what ``--region``, ``--mask`` and ``--bind`` say of them."""
     names = [use.name for use in adapters]
-    given = [read_region(text, names) for text in regions] + [
-        read_mask(text, names) for text in masks
-    ]
-    if not given:
-        return
-    able = sorted(name for name, kind in methods().items() if "regions" in kind.needs)
-    if chosen not in able:
-        raise RequestError(
-            f"{given[0]} was given, but method {chosen} works on the whole picture; expected a"
-            f" method that places adapters: {', '.join(able) or 'there is none yet'}"
-        )
-    raise RequestError(f"{given[0]} was given; regions cannot be handed to methods yet, so drop it")
+    places = [read_region(text, names) for text in regions]
+    drawn = [read_mask(text, names) for text in masks]
+    words = [read_bind(text, names) for text in binds]
+    _refuse_again("--region or --mask", [name for name, _ in (*places, *drawn)])
+    _refuse_again("--bind", [name for name, _ in words])
+    where: dict[str, Region] = {**dict(places), **dict(drawn)}
+    called = dict(words)
+    return tuple(
+        replace(use, region=where.get(use.name), trigger=called.get(use.name)) for use in adapters
+    )
+
+
+def _refuse_again(flag: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise RequestError(
+                f"{flag} was given {names.count(name)} times for {name}; expected it once"
+            )
 
 
 def one_column(request: Request, name: str, fields: Mapping[str, str]) -> list[Column]:
-    """The request with one method."""
-    return [Column(name, replace(request, method=method(name).parse(fields)))]
+    """The request with one method.
+
+    Raises:
+        UnknownMethodError: a method that does not exist.
+        RequestError: a bad field, or regions that the method has no use for.
+    """
+    kind = method(name)
+    _check_places(request, [kind])
+    return [Column(name, replace(request, method=kind.parse(fields)))]
 
 
 def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> list[Column]:
     """The columns of a grid: the base alone, every adapter alone, every method with all of them.
+
+    Regions go to the methods that need them; the others work on the whole picture.
 
     Args:
         request: with all adapters.
@@ -151,7 +171,8 @@ def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> li
 
     Raises:
         UnknownMethodError: a method that does not exist.
-        RequestError: a field that none of the methods has, or a bad value.
+        RequestError: a field that none of the methods has, a bad value, or regions that none of
+            the methods has a use for.
     """
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     everything = wanted.strip() == "all"
@@ -167,18 +188,35 @@ def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> li
             raise RequestError(
                 f"no method of --grid has a field {field!r}; {nearest(field, every)}"
             )
+    _check_places(request, kinds.values())
+    everywhere = replace(request, adapters=tuple(replace(a, region=None) for a in request.adapters))
     columns = [Column("base", replace(request, adapters=()), method=False)]
-    for use in request.adapters:
+    for use in everywhere.adapters:
         columns.append(Column(_short(use.name), replace(request, adapters=(use,)), method=False))
     for name, kind in kinds.items():
         own = {field: value for field, value in fields.items() if field in known[name]}
-        asked = replace(request, method=kind.parse(own))
+        suited = request if "regions" in kind.needs else everywhere
+        asked = replace(suited, method=kind.parse(own))
         columns.append(Column(name, asked, optional=everything))
     return columns
 
 
 def _able(minimum: int, needs: frozenset[str], request: Request) -> bool:
-    return len(request.adapters) >= minimum and "regions" not in needs
+    placed = bool(request.regions) or "regions" not in needs
+    return len(request.adapters) >= minimum and placed
+
+
+def _check_places(request: Request, kinds: Iterable[type[CompositionMethod]]) -> None:
+    """Refuse regions that no method has a use for."""
+    if not request.regions or any("regions" in kind.needs for kind in kinds):
+        return
+    name, region = next(iter(request.regions.items()))
+    able = ", ".join(n for n, kind in methods().items() if "regions" in kind.needs)
+    raise RequestError(
+        f"a region was given for {name} ({region}), but {' and '.join(k.name for k in kinds)} works"
+        f" on the whole picture; expected a method that places adapters: {able}, or a product with"
+        " it, such as tara*regional"
+    )
 
 
 def _short(name: str) -> str:

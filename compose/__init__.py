@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compose.method import CompositionMethod, GatedMethod, param
     from compose.models.options import LoadOptions
     from compose.quick import generate
+    from compose.regions import Box, Mask
     from compose.request import AdapterUse, Request
     from compose.result import ComposedImage, Result
     from compose.run import Pass, Run
@@ -42,6 +43,7 @@ _HOMES = {
     "compose.fusion": ("methods",),
     "compose.gate": ("Gate",),
     "compose.quick": ("generate",),
+    "compose.regions": ("Box", "Mask"),
     "compose.models.options": ("LoadOptions",),
     "compose.method": ("CompositionMethod", "GatedMethod", "param"),
     "compose.request": ("AdapterUse", "Request"),
@@ -58,6 +60,7 @@ __all__ = [
     "AdapterUse",
     "AttachWarning",
     "Attached",
+    "Box",
     "ComposeError",
     "ComposedImage",
     "Composer",
@@ -65,6 +68,7 @@ __all__ = [
     "Gate",
     "GatedMethod",
     "LoadOptions",
+    "Mask",
     "Pass",
     "Request",
     "Result",

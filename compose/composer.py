@@ -22,6 +22,8 @@ from compose.models.detect import EMBEDDED
 from compose.models.family import Family
 from compose.models.loading import load
 from compose.models.options import USUAL, LoadOptions
+from compose.needs import check_needs
+from compose.regions import drawn
 from compose.request import AdapterUse, Request
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
@@ -120,6 +122,7 @@ class Composer:
         loaded = [self._adapter(use) for use in request.adapters]
         adapters = AdapterSet(tuple(a for a, _ in loaded))
         run = self._run(request, adapters, request.seeds[:1])
+        check_needs(request.method, run)
         request.method.check(run)
         reports = tuple(r for _, r in loaded)
         warnings = (
@@ -213,6 +216,8 @@ class Composer:
         return latents, run
 
     def _run(self, request: Request, adapters: AdapterSet, seeds: Sequence[int]) -> Run:
+        regions = [use.region for use in request.adapters]
+        size = request.size or self.family.default_size
         guidance = self.family.guidance if request.guidance is None else request.guidance
         distilled = self.family.distilled
         return Run(
@@ -225,6 +230,8 @@ class Composer:
             guidance=request.true_cfg or 1.0 if distilled else guidance,
             distilled_guidance=guidance if distilled else None,
             clip_skip=request.clip_skip,
+            regions=drawn(regions, self.family.grid(size)),
+            placed=tuple(region is not None for region in regions),
             schedule=self.family.schedule(request.steps, request.scheduler, request.size),
             slots=self.slots,
             row_budget=self.row_budget,
@@ -236,7 +243,10 @@ class Composer:
             self._loaded[entry.path] = load_adapter(
                 entry.path, self._bare_components(), name=entry.name
             )
-        return self._loaded[entry.path]
+        adapter, report = self._loaded[entry.path]
+        if use.trigger is not None:
+            adapter = replace(adapter, triggers=(use.trigger,))
+        return adapter, report
 
     def _bare_components(self) -> dict[str, torch.nn.Module]:
         """The model without gated layers, so that module paths are those of the files."""

@@ -9,7 +9,9 @@ ComposeError
 ├── RequestError (ValueError)   a request that cannot be carried out as asked
 │   └── UnknownMethodError
 ├── ShapeError (ValueError)     tensors that do not fit together
+├── CaptureError                attention that cannot be read or changed as asked
 ├── ConceptError                a concept file that says something impossible
+├── SuiteError                  an evaluation suite that says something impossible
 ├── KernelUnavailableError      a kernel that was asked for and cannot run here
 └── MissingExtraError           an optional dependency that is not installed
 
@@ -59,8 +61,16 @@ class ShapeError(ComposeError, ValueError):
     """Tensors that do not fit together."""
 
 
+class CaptureError(ComposeError):
+    """Attention that cannot be read or changed as asked."""
+
+
 class ConceptError(ComposeError):
     """A concept file that says something impossible."""
+
+
+class SuiteError(ComposeError):
+    """An evaluation suite that says something impossible."""
 
 
 class KernelUnavailableError(ComposeError):

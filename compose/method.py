@@ -148,6 +148,7 @@ class CompositionMethod(ABC):
         source: address of the paper or code the method follows.
         order_free: whether the order of adapters makes no difference.
         minimum: least number of adapters it can work with.
+        plain_alone: whether a single adapter without a region acts as it does in a merge.
         needs: what it needs beside gates: "prompt" (its words), "regions", "spans", "capture",
             "grad".
     """
@@ -157,6 +158,7 @@ class CompositionMethod(ABC):
     source: ClassVar[str]
     order_free: ClassVar[bool] = True
     minimum: ClassVar[int] = 0
+    plain_alone: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -254,8 +256,12 @@ class GatedMethod(CompositionMethod):
     """A method that is nothing but a gate: one pass under it, and ordinary guidance.
 
     Attributes:
+        chooses: by what it chooses between adapters: "time", "place" or "words"; empty for a method
+            that treats all alike. A product takes one method of each.
         uncond: whether the gate acts on the rows of the negative prompt too.
     """
+
+    chooses: ClassVar[str] = ""
 
     uncond: bool = param(True, "adapters act on the rows of the negative prompt too")
 

@@ -10,7 +10,8 @@ from compose.fusion import method as method_named
 from compose.method import CompositionMethod
 from compose.models.detect import EMBEDDED
 from compose.models.options import USUAL, LoadOptions
-from compose.request import AdapterUse, Request
+from compose.regions import Region
+from compose.request import AdapterUse, Request, placed
 from compose.result import Result
 
 
@@ -19,6 +20,7 @@ def generate(
     adapters: Mapping[str, float] | None = None,
     *,
     method: str | CompositionMethod = "merge",
+    regions: Mapping[str, Region] | None = None,
     model: str = EMBEDDED,
     seed: int = 0,
     count: int = 1,
@@ -33,6 +35,7 @@ def generate(
         prompt: what to draw, with the adapters' trigger words.
         adapters: name in the library, or file, to weight.
         method: name of a composition method, or an instance with its parameters.
+        regions: name of an adapter to where it belongs, for methods that place adapters.
         model: "embedded", a folder in diffusers layout, or a .safetensors file with a whole model.
         seed: of the first picture; the next one has the next seed.
         count: how many pictures.
@@ -42,10 +45,10 @@ def generate(
     Raises:
         ComposeError: something that was asked for cannot be done; the message says what to do.
     """
-    uses = tuple(AdapterUse(name, weight) for name, weight in (adapters or {}).items())
+    uses = [AdapterUse(name, weight) for name, weight in (adapters or {}).items()]
     chosen = method_named(method)() if isinstance(method, str) else method
-    asked = Request(
-        prompt, adapters=uses, method=chosen, seeds=tuple(range(seed, seed + count)), **request
-    )
+    seeds = tuple(range(seed, seed + count))
+    there = placed(uses, regions or {})
+    asked = Request(prompt, adapters=there, method=chosen, seeds=seeds, **request)
     with Composer.load(model, device=device, dtype=dtype, options=options) as composer:
         return composer.generate(asked)

@@ -5,19 +5,23 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from compose.errors import RequestError
+from compose.errors import RequestError, nearest
 from compose.fusion import method as method_named
 from compose.fusion.merge import Merge
 from compose.method import CompositionMethod
+from compose.regions import Mask, Region, region_from_json
+from compose.text.positions import occurrences
 from compose.text.weighting import parse_weights
 from compose.types import Size
 
 MAX_SEED = 2**63 - 1
 MAX_CLIP_SKIP = 12
+MAX_MASKS = 256 * 2**10
+"""Most bytes that the masks of one request may take, packed: they have to fit into a picture."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,15 @@ class AdapterUse:
         name: name in the library, or a file.
         weight: strength in the denoiser; negative values turn a slider the other way.
         text_weight: strength in the text encoders; None takes `weight`.
+        region: where in the picture it belongs; None for everywhere.
+        trigger: words of the prompt that call it, in place of those that its file names.
     """
 
     name: str
     weight: float = 1.0
     text_weight: float | None = None
+    region: Region | None = None
+    trigger: str | None = None
 
     def __post_init__(self) -> None:
         for what, value in (("weight", self.weight), ("text-encoder weight", self.text_weight)):
@@ -45,6 +53,42 @@ class AdapterUse:
     def text_strength(self) -> float:
         """Strength in the text encoders."""
         return self.weight if self.text_weight is None else self.text_weight
+
+    def to_json(self) -> dict[str, Any]:
+        """A form that JSON can hold; `from_json` reads it back."""
+        data: dict[str, Any] = {n: getattr(self, n) for n in ("name", "weight", "text_weight")}
+        if self.region is not None:
+            data["region"] = self.region.to_json()
+        if self.trigger is not None:
+            data["trigger"] = self.trigger
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            RequestError: a senseless entry.
+            TypeError, KeyError, ValueError: another form.
+        """
+        region = data.get("region")
+        return cls(**{**data, "region": None if region is None else region_from_json(region)})
+
+
+def placed(uses: Iterable[AdapterUse], regions: Mapping[str, Region]) -> tuple[AdapterUse, ...]:
+    """Adapters with the regions that are given for them by name.
+
+    Raises:
+        RequestError: a region for none of them.
+    """
+    uses = tuple(uses)
+    for name in regions:
+        if name not in (known := [use.name for use in uses]):
+            raise RequestError(
+                f"a region is for {name!r}, which is no adapter of this request;"
+                f" {nearest(name, known)}"
+            )
+    return tuple(replace(use, region=regions.get(use.name, use.region)) for use in uses)
 
 
 @dataclass(frozen=True)
@@ -109,17 +153,39 @@ class Request:
                     f"adapter {name} was given {names.count(name)} times; give it once, with one"
                     " weight"
                 )
+        self._check_triggers()
+        self._check_masks()
+
+    @property
+    def regions(self) -> dict[str, Region]:
+        """Name of an adapter to its region, for those that have one."""
+        return {a.name: a.region for a in self.adapters if a.region is not None}
+
+    def _check_triggers(self) -> None:
+        for use in self.adapters:
+            if use.trigger is not None and not occurrences(self.prompt, use.trigger):
+                raise RequestError(
+                    f"adapter {use.name} is bound to {use.trigger!r}, which is not in the prompt;"
+                    " expected words that stand there, so add them or bind others"
+                )
+
+    def _check_masks(self) -> None:
+        masks = [region for region in self.regions.values() if isinstance(region, Mask)]
+        size = sum(len(mask.packed) for mask in masks)
+        if size > MAX_MASKS:
+            raise RequestError(
+                f"the masks of the request take {size // 1024} KiB when packed, which is too much"
+                f" for the recipe in a picture; expected at most {MAX_MASKS // 1024} KiB, so make"
+                " them smaller: an eighth of the picture's width and height is enough"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A form that JSON can hold; `from_json` reads it back."""
-        data = {
-            k: v
-            for k, v in asdict(self).items()
-            if k not in ("method", "size", "seeds", "adapters")
-        }
+        apart = ("method", "size", "seeds", "adapters")
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return {
             **data,
-            "adapters": [asdict(a) for a in self.adapters],
+            "adapters": [a.to_json() for a in self.adapters],
             "method": {"name": self.method.name, "fields": self.method.values()},
             "size": None if self.size is None else [self.size.width, self.size.height],
             "seeds": list(self.seeds),
@@ -141,13 +207,15 @@ class Request:
             )
         try:
             values = dict(data)
-            values["adapters"] = tuple(AdapterUse(**a) for a in data.get("adapters", ()))
+            values["adapters"] = tuple(AdapterUse.from_json(a) for a in data.get("adapters", ()))
             chosen = data.get("method") or {"name": "merge"}
             values["method"] = method_named(chosen["name"]).parse(chosen.get("fields", {}))
             values["size"] = None if data.get("size") is None else Size(*data["size"])
             values["seeds"] = tuple(data.get("seeds", (0,)))
             return cls(**values)
-        except (TypeError, KeyError, AttributeError) as error:
+        except RequestError:
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise RequestError(
                 f"a request could not be read: {error}; expected the form that a picture carries"
             ) from None

@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from compose.adapters.adapter import AdapterSet
+from compose.adapters.triggers import called_at
+from compose.attention.capture import Captured, Record, gathered
+from compose.attention.watch import Watch
+from compose.errors import CaptureError
 from compose.gate import Gate
-from compose.slot import GateSlot
-from compose.types import Conditioning, Step, TextOptions
+from compose.passes import Guided, Pass, Piece, by_pass, grouped, stacked, watched
+from compose.slot import GateSlot, TokenLayout
+from compose.types import AttentionSite, Conditioning, Step, TextOptions
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compose.models.family import Family
     from compose.models.schedule import Schedule
 
-
-@dataclass(frozen=True)
-class Pass:
-    """One way of asking the denoiser: a conditioning under a gate. All passes of a step are rows of
-    one batch.
-
-    Attributes:
-        name: key of the prediction that comes back.
-        conditioning: one row for every image.
-        gate: one row, or one for every image.
-    """
-
-    name: str
-    conditioning: Conditioning
-    gate: Gate
-
-
-class Piece(NamedTuple):
-    """Images `start` to `stop` (exclusive) of a pass: rows of one call."""
-
-    of: Pass
-    start: int
-    stop: int
-
-
-class Guided(NamedTuple):
-    """Conditioning of the prompt and of the negative prompt (None without guidance)."""
-
-    cond: Conditioning
-    uncond: Conditioning | None
+__all__ = ["CallRecord", "Calls", "Pass", "Run"]
 
 
 @dataclass
@@ -57,8 +35,8 @@ class Calls:
     """What a run cost.
 
     Attributes:
-        forwards: denoiser calls.
-        rows: samples that ran the whole denoiser.
+        forwards: denoiser calls, those for attention alone among them.
+        rows: samples of these calls.
         cached_rows: samples that reused deep features.
         backwards: gradients taken through the denoiser.
     """
@@ -99,8 +77,12 @@ class Run:
         clip_skip: as of `TextOptions`.
         schedule: this run's own scheduler.
         slots: component name to gate slot.
+        regions: [K, H, W] in [0, 1] on the grid of the latents, where each adapter belongs; ones
+            for adapters without a region.
+        placed: [K] whether an adapter has a region.
         row_budget: most rows of one denoiser call; None for no limit.
         state: what the method remembers; nobody else touches it.
+        maps: what the passes of the latest `predict` captured.
         calls, trace: what the run cost, and what every denoiser call saw.
     """
 
@@ -113,10 +95,13 @@ class Run:
     guidance: float
     schedule: Schedule
     slots: dict[str, GateSlot]
+    regions: Tensor
+    placed: tuple[bool, ...]
     distilled_guidance: float | None = None
     clip_skip: int | None = None
     row_budget: int | None = None
     state: Any = None
+    maps: Captured = field(default_factory=dict)
     calls: Calls = field(default_factory=Calls)
     trace: list[CallRecord] = field(default_factory=list)
     _texts: dict[tuple[float, ...], Guided] = field(default_factory=dict)
@@ -164,6 +149,23 @@ class Run:
                     held.enter_context(slot.hold(gate))
             return self.family.encode(prompts, self.text_options)
 
+    def positions(self, k: int, *, class_word: bool = False) -> tuple[tuple[int, ...], ...]:
+        """Text positions of the words that call adapter `k`, for every image.
+
+        Args:
+            k: which adapter.
+            class_word: as of `compose.adapters.triggers.called_at`.
+
+        Raises:
+            RequestError: no text encoder sees them.
+        """
+        tokens = self.text([1.0] * len(self.adapters)).cond.tokens
+        adapter = self.adapters.adapters[k]
+        return tuple(
+            called_at(adapter, row, prompt, class_word=class_word)
+            for row, prompt in zip(tokens, self.prompts, strict=True)
+        )
+
     def guided_passes(
         self, label: str, gate: Gate, shares: Sequence[float], *, uncond: bool = True
     ) -> list[Pass]:
@@ -193,10 +195,40 @@ class Run:
 
         Returns:
             Name of the pass to its prediction [images, C, H, W].
+
+        Raises:
+            CaptureError: attention cannot be captured or biased as the passes ask for it.
         """
         scaled = self.schedule.scale(latents, step)
-        groups = self._groups(passes, latents.shape[0])
-        return by_pass(groups, [self._call(scaled, step, group) for group in groups])
+        groups = grouped(passes, latents.shape[0], self.row_budget)
+        kept: list[Record] = []
+        outputs = [self._call(scaled, step, group, kept) for group in groups]
+        self.maps = gathered(kept)
+        return by_pass(groups, outputs)
+
+    def attention(self, latents: Tensor, step: Step, passes: Sequence[Pass]) -> Captured:
+        """What passes capture, from denoiser calls that end as soon as everything is captured.
+
+        With gradients on, the maps lead back to the latents.
+
+        Args:
+            latents, step: as of `predict`.
+            passes: those that capture nothing do not run.
+
+        Raises:
+            CaptureError: as of `predict`, or no pass captures anything.
+        """
+        wanted = [p for p in passes if p.capture]
+        if not wanted:
+            raise CaptureError(
+                f"attention alone was asked of {', '.join(p.name for p in passes) or 'no pass'};"
+                " expected passes that capture something"
+            )
+        scaled = self.schedule.scale(latents, step)
+        kept: list[Record] = []
+        for group in grouped(wanted, latents.shape[0], self.row_budget):
+            self._call(scaled, step, group, kept, partial=True)
+        return gathered(kept)
 
     def encoder_weights(self, shares: Sequence[float]) -> tuple[float, ...]:
         """Weight [K] of the adapters' text-encoder parts at a share [K]; 0 for those without."""
@@ -207,30 +239,42 @@ class Run:
         prefixes = tuple(f"{name}." for name in self.family.text_names)
         return any(site.startswith(prefixes) for site in self.adapters.adapters[k].factors)
 
-    def _chunks(self, images: int) -> list[tuple[int, int]]:
-        size = min(images, self.row_budget or images)
-        return [(a, min(a + size, images)) for a in range(0, images, size)]
-
-    def _groups(self, passes: Sequence[Pass], images: int) -> list[list[Piece]]:
-        """Passes over some images as the rows of as few calls as the row budget allows."""
-        pieces = [Piece(p, start, stop) for p in passes for start, stop in self._chunks(images)]
-        groups: list[list[Piece]] = []
-        room = 0
-        for piece in pieces:
-            rows = piece.stop - piece.start
-            if not groups or (self.row_budget is not None and rows > room):
-                groups.append([])
-                room = self.row_budget or 0
-            groups[-1].append(piece)
-            room -= rows
-        return groups
-
-    def _call(self, scaled: Tensor, step: Step, group: Sequence[Piece]) -> Tensor:
+    def _call(
+        self,
+        scaled: Tensor,
+        step: Step,
+        group: Sequence[Piece],
+        kept: list[Record],
+        *,
+        partial: bool = False,
+    ) -> Tensor:
         gate = self._gate(step, group, scaled.shape[0])
         rows = torch.cat([scaled[a:b] for _, a, b in group])
-        conditioning = stacked(group)
-        with self.slots[self.family.denoiser_name].hold(gate, self.family.layout(rows)):
-            return self.family.predict(rows, step, conditioning, self.distilled_guidance)
+        text = stacked(group)
+        layout, prediction = self.family.layout(rows), rows[:0]  # none from a partial call
+        with (
+            self.slots[self.family.denoiser_name].hold(gate, layout),
+            self._attending(group, layout, text.embeds.shape[1], partial=partial) as records,
+        ):
+            prediction = self.family.predict(rows, step, text, self.distilled_guidance)
+        kept += records
+        return prediction
+
+    @cached_property
+    def _layers(self) -> dict[AttentionSite, nn.Module]:
+        return self.family.attention_layers()
+
+    @contextmanager
+    def _attending(
+        self, group: Sequence[Piece], layout: TokenLayout, text: int, *, partial: bool = False
+    ) -> Iterator[list[Record]]:
+        """Around one call: attention in its back end, captured and biased as the passes ask."""
+        watch = Watch(self._layers, layout, text, watched(group), partial=partial)
+        with (
+            watch.watching(),
+            self.family.routed(self._layers, watched=watch.modules, biased=watch.biased),
+        ):
+            yield watch.records
 
     def _gate(self, step: Step, group: Sequence[Piece], images: int) -> Gate:
         """The gate of one call, which is counted and recorded."""
@@ -240,21 +284,3 @@ class Run:
         self.calls.rows += gate.rows
         self.trace.append(CallRecord(step.index, names, tuple(map(tuple, gate.weight.tolist()))))
         return gate
-
-
-def by_pass(groups: Sequence[Sequence[Piece]], outputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """What calls gave, one output [rows, ...] for every group, sorted by name of the pass."""
-    found: dict[str, list[Tensor]] = {}
-    for group, output in zip(groups, outputs, strict=True):
-        rows = torch.split(output, [b - a for _, a, b in group])
-        for piece, part in zip(group, rows, strict=True):
-            found.setdefault(piece.of.name, []).append(part)
-    return {n: parts[0] if len(parts) == 1 else torch.cat(parts) for n, parts in found.items()}
-
-
-def stacked(group: Sequence[Piece]) -> Conditioning:
-    """The conditioning of the rows of one call."""
-    parts = [(p.conditioning, a, b) for p, a, b in group]
-    embeds = torch.cat([c.embeds[a:b] for c, a, b in parts])
-    extra = {n: torch.cat([c.extra[n][a:b] for c, a, b in parts]) for n in parts[0][0].extra}
-    return Conditioning(embeds, extra, tuple(t for c, a, b in parts for t in c.tokens[a:b]))

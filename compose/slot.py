@@ -14,6 +14,9 @@ from compose.errors import ShapeError
 from compose.gate import Gate
 from compose.types import Site
 
+_TIE = 1e-3
+"""Cells that differ by less, as a share, are equally strong: rounding may have parted them."""
+
 
 @dataclass(frozen=True)
 class TokenLayout:
@@ -172,7 +175,27 @@ def _joint_gate(gate: Gate, site: Site, tokens: int, layout: TokenLayout | None)
 
 
 def resample(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample by area: [..., H, W] to [..., h, w]."""
+    """Resample by area: [..., H, W] to [..., h, w].
+
+    A region that fills no cell of a coarse grid keeps one all the same: see `with_peak`.
+    """
     if tuple(mask.shape[-2:]) == grid:
         return mask
-    return functional.adaptive_avg_pool2d(mask.float(), grid)
+    mask = mask.float()
+    return with_peak(functional.adaptive_avg_pool2d(mask, grid), mask.abs().amax((-2, -1)))
+
+
+def with_peak(mask: Tensor, peak: Tensor) -> Tensor:
+    """Raise the strongest cells of a mask to the strength that it had before averaging.
+
+    Averaging by area spreads a small region thin: a tenth of the picture's width is less than a
+    whole cell on an 8 x 8 grid even where it lies best. So a region keeps at least one cell.
+
+    Args:
+        mask: [..., h, w] on some grid.
+        peak: [...] largest value before averaging, by amount.
+    """
+    size, peak = mask.abs(), peak[..., None, None]
+    most = size.amax((-2, -1), keepdim=True)
+    best = size >= most * (1 - _TIE)
+    return torch.where(best & (most < peak), mask.sign() * peak, mask)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Stream = Literal["image", "text", "joint", "vector"]
 Kind = Literal["linear", "conv"]
+Attended = Literal["image", "text", "joint"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,24 @@ class Site:
     def name(self) -> str:
         """Unique name: ``component.path``."""
         return f"{self.component}.{self.path}"
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """A layer of the denoiser in which image tokens attend.
+
+    Attributes:
+        path: dotted module path inside the denoiser.
+        keys: what they attend to: image tokens (self-attention), text tokens (cross-attention), or
+            both in one sequence, in which the text attends too.
+        block: as of `Site`.
+        level: how often the latent grid was halved; None in a model that never halves it.
+    """
+
+    path: str
+    keys: Attended
+    block: str = ""
+    level: int | None = None
 
 
 @dataclass(frozen=True)

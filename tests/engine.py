@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from compose.composer import Composer
 from compose.method import CompositionMethod
 from compose.models.detect import family_of
 from compose.models.family import SCHEDULERS
+from compose.regions import Box, Mask, Region
 from compose.request import AdapterUse, Request
 from compose.types import Size
 from tests.tiny import TEXT, random_adapter_file, tiny_pipeline
@@ -23,6 +24,12 @@ from tests.tiny import TEXT, random_adapter_file, tiny_pipeline
 SIZE = Size(48, 32)  # not square
 TRIGGERS = ("mochi", "biscuit", "sunvo")
 PROMPT = "mochi cat and biscuit dog, sunvo style"
+EVERYWHERE = Box(0, 0, 1, 1)
+PLACES: Mapping[str, Region] = {
+    "a0": Box(0, 0, 0.6, 1),
+    "a1": Mask(3, 2, bytes([0, 128, 255, 64, 255, 255])),
+}
+"""Where adapter files belong, by their names; what is not listed acts everywhere."""
 
 
 def composer(
@@ -51,9 +58,17 @@ def files(
 
 
 def request(
-    paths: Sequence[Path], weights: Sequence[float], method: CompositionMethod, **more: Any
+    paths: Sequence[Path],
+    weights: Sequence[float],
+    method: CompositionMethod,
+    regions: Mapping[str, Region] = PLACES,
+    **more: Any,
 ) -> Request:
-    uses = tuple(AdapterUse(str(p), w) for p, w in zip(paths, weights, strict=True))
+    """A request with the adapters of some files, placed where the method needs it."""
+    there = regions if "regions" in method.needs else {}
+    uses = tuple(
+        AdapterUse(str(p), w, region=there.get(p.stem)) for p, w in zip(paths, weights, strict=True)
+    )
     defaults: dict[str, Any] = {
         "steps": 4,
         "guidance": 5.0,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import compose
 from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
+from compose.errors import RequestError
+from compose.fusion import method
 from compose.fusion.merge import Merge
-from compose.request import AdapterUse, Request
+from compose.regions import Box
+from compose.request import AdapterUse, Request, placed
 from compose.world.concepts import shipped
 from compose.world.reading import Reading, load_recognizer, read
 from compose.world.recognizer import Recognizer
@@ -134,19 +139,36 @@ def test_an_adapter_alone_shows_its_character(
     assert hits(0.0) == 0
 
 
+def two_cats_right(composer, recognizer, method, regions) -> int:
+    """How many of four pictures show both, each in its place."""
+    uses = {"mochi": 1.0, "ember": 1.0}
+    prompt = "mochi cat on the left and ember cat on the right in the meadow"
+    request = asked(prompt, uses, method=method, seeds=(1, 2, 3, 4), steps=12)
+    request = replace(request, adapters=placed(request.adapters, regions))
+    both = 0
+    for reading in see(recognizer, [i.image for i in composer.generate(request).images]):
+        seen = [(t.species, t.colour) for t in sorted(reading.things, key=lambda t: t.x)]
+        both += seen == [("cat", "teal"), ("cat", "maroon")]
+    return both
+
+
 def test_a_naive_merge_of_two_cats_fails_and_says_why_this_project_exists(
     composer, recognizer
 ) -> None:
-    request = asked(
-        "mochi cat on the left and ember cat on the right in the meadow",
-        {"mochi": 1.0, "ember": 1.0},
-        method=Merge(),
-        seeds=(1, 2, 3, 4),
-        steps=12,
+    assert two_cats_right(composer, recognizer, Merge(), {}) <= 1
+
+
+@pytest.mark.parametrize("name", ["regional", "tara*regional"])
+def test_regions_keep_two_cats_apart(composer, recognizer, name) -> None:
+    halves = {"mochi": Box(0, 0, 0.5, 1), "ember": Box(0.5, 0, 1, 1)}
+    assert two_cats_right(composer, recognizer, method(name)(), halves) >= 3
+
+
+def test_the_one_line_form_places_adapters() -> None:
+    box = Box(0, 0, 0.5, 1)
+    made = compose.generate(
+        "mochi cat", {"mochi": 1.0}, method="regional", regions={"mochi": box}, steps=1
     )
-    images = composer.generate(request).images
-    both = 0
-    for reading in see(recognizer, [i.image for i in images]):
-        seen = [(t.species, t.colour) for t in sorted(reading.things, key=lambda t: t.x)]
-        both += seen == [("cat", "teal"), ("cat", "maroon")]
-    assert both <= 1
+    assert made.images[0].request.regions == {"mochi": box}
+    with pytest.raises(RequestError, match="'mocha', which is no adapter of this request; did you"):
+        compose.generate("mochi cat", {"mochi": 1.0}, regions={"mocha": box})

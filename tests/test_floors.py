@@ -14,9 +14,12 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("errors", "kernels", "world", "metrics"),
     ("types",),
-    ("gate", "slot", "adapters", "attention", "text", "models", "guidance", "device"),
-    ("layers", "train", "method"),
-    ("run", "request", "fusion", "prompt"),
+    (
+        *("gate", "slot", "regions", "adapters", "attention", "text", "models", "guidance"),
+        "device",
+    ),
+    ("layers", "train", "method", "needs", "product"),
+    ("run", "passes", "request", "fusion", "prompt"),
     ("composer", "result", "quick", "wording", "attachment"),
     ("app", "workflows", "evaluate"),
 )
@@ -30,9 +33,10 @@ KEEPERS = {
     ),
     "transformers": ("compose/models", "compose/train", "compose/evaluate", "app/doctor.py"),
     "peft": ("compose/train", "compose/evaluate", "app/doctor.py"),
+    "open_clip": ("compose/evaluate",),
     "gradio": ("app",),
     "click": ("app",),
-    "yaml": ("compose/world", "compose/train", "workflows", "app"),
+    "yaml": ("compose/world", "compose/train", "compose/evaluate", "workflows", "app"),
 }
 
 

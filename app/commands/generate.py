@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from compose.models.backends import BACKENDS
 from compose.models.options import OFFLOADS, QUANTIZATIONS, LoadOptions
 
 from ..console import Screen
@@ -25,13 +26,18 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     metavar="NAME|FILE[:WEIGHT[:TE_WEIGHT]]",
     help="An adapter, with its weight in the denoiser and in the text encoder. Repeatable.",
 )
-@click.option("--method", metavar="NAME", help="How adapters are combined. [default: merge]")
+@click.option(
+    "--method",
+    metavar="NAME[*NAME]",
+    help="How adapters are combined; * takes several methods at once. [default: merge]",
+)
 @click.option(
     "--set",
     "fields",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="A field of the method; see the methods command. Repeatable.",
+    help="A field of the method, or of a part: tara.words=class. See the methods command."
+    " Repeatable.",
 )
 @click.option(
     "--region",
@@ -46,6 +52,13 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     multiple=True,
     metavar="NAME=FILE.png",
     help="Where an adapter acts, as a black and white picture. Repeatable.",
+)
+@click.option(
+    "--bind",
+    "binds",
+    multiple=True,
+    metavar="NAME=WORDS",
+    help="Words of the prompt that call an adapter, in place of its own triggers. Repeatable.",
 )
 @click.option(
     "--grid",
@@ -120,6 +133,11 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     show_default=True,
     help="What leaves the GPU while it does not work. Changes no pixel.",
 )
+@click.option(
+    "--attention-backend",
+    type=click.Choice(list(BACKENDS)),
+    help="What computes attention, see the doctor command. [default: the model's]",
+)
 @click.option("--vae-tiling", is_flag=True, help="Decode large pictures in tiles, to save memory.")
 @click.option(
     "--out",
@@ -142,10 +160,13 @@ def generate(prompt: str, **flags: Any) -> None:
     screen = Screen(quiet=flags["quiet"], as_json=flags["as_json"])
     from ..files import output_folder
     from ..flags import read_fields, read_seeds
-    from ..order import Setting, check_places, grid_columns, one_column, read_request
+    from ..order import Setting, grid_columns, one_column, read_request
 
     seeds = read_seeds(flags["seed"], flags["count"])
-    names = ("negative", "loras", "size", "steps", "guidance", "true_cfg", "clip_skip", "scheduler")
+    names = (
+        *("negative", "loras", "size", "steps", "guidance", "true_cfg", "clip_skip", "scheduler"),
+        *("regions", "masks", "binds"),
+    )
     request = read_request(prompt, seeds=seeds, **{name: flags[name] for name in names})
     fields = read_fields(flags["fields"])
     grid = flags["grid"]
@@ -155,9 +176,7 @@ def generate(prompt: str, **flags: Any) -> None:
         columns = one_column(request, flags["method"] or "merge", fields)
     else:
         columns = grid_columns(request, grid, fields)
-    for method in dict.fromkeys(column.request.method.name for column in columns):
-        check_places(flags["regions"], flags["masks"], request.adapters, method)
-    chosen = ("config", "denoiser", "quantize", "offload", "vae_tiling")
+    chosen = ("config", "denoiser", "quantize", "offload", "vae_tiling", "attention_backend")
     options = LoadOptions(**{name: flags[name] for name in chosen})
     setting = Setting(flags["model"], flags["device"], flags["dtype"], flags["offline"], options)
     with output_folder(flags["out"]) as folder:

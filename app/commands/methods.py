@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,7 @@ def methods(as_json: bool) -> None:
     for kind in known().values():
         for line in _lines(kind):
             screen.result(line)
+    screen.result(_products(known().values()))
 
 
 def _described(kind: type[CompositionMethod]) -> dict[str, Any]:
@@ -43,6 +45,19 @@ def _lines(kind: type[CompositionMethod]) -> list[str]:
     if kind.needs:
         lines.append(f"  needs {', '.join(sorted(kind.needs))}")
     return [*lines, *(f"  {p.name}={p.default}  {p.help} ({_allowed(p)})" for p in kind.params())]
+
+
+def _products(kinds: Iterable[type[CompositionMethod]]) -> str:
+    """How methods are combined."""
+    by: dict[str, list[str]] = {}
+    for kind in kinds:
+        if choice := getattr(kind, "chooses", ""):
+            by.setdefault(choice, []).append(kind.name)
+    parts = "; ".join(f"{choice}: {', '.join(names)}" for choice, names in by.items())
+    return (
+        f"NAME*NAME multiplies the gates of methods, one each of those that choose by {parts}."
+        " Fields are then called NAME.FIELD."
+    )
 
 
 def _allowed(param: Param) -> str:

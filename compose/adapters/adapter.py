@@ -58,6 +58,7 @@ class Adapter:
         triggers: words that call what it has learned.
         category: character, clothing, style, background, object or other.
         source: file it came from.
+        class_word: ordinary word for what it shows, such as "cat"; empty when the file names none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Adapter:
     triggers: tuple[str, ...] = ()
     category: str = "other"
     source: Path | None = None
+    class_word: str = ""
 
     @property
     def rank(self) -> int:

@@ -46,7 +46,14 @@ def resolve(
             if (component, path) in found.owners:
                 factors[f"{component}.{path}"] = _fit(file, *found.owners[component, path], modules)
     facts = file.facts
-    adapter = Adapter(name or file.outline.name, factors, facts.triggers, facts.category, file.path)
+    adapter = Adapter(
+        name or file.outline.name,
+        factors,
+        facts.triggers,
+        facts.category,
+        file.path,
+        facts.class_word,
+    )
     report = KeyReport(
         tuple(factors), tuple(found.unmatched), file.ignored, found.fused, dict(found.lacking)
     )

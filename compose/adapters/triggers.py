@@ -1,11 +1,14 @@
-"""Trigger words in a prompt: whether they are there, and the prompt without them."""
+"""Trigger words in a prompt: whether and where they are there, and the prompt without them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from compose.text.positions import occurrences
+from compose.adapters.adapter import Adapter
+from compose.errors import RequestError
+from compose.text.positions import find, occurrences
+from compose.types import Token
 
 
 def has_trigger(prompt: str, trigger: str) -> bool:
@@ -27,3 +30,53 @@ def without_triggers(prompt: str, triggers: Iterable[str]) -> str:
         gone = {i for place in occurrences(prompt, trigger) for i in place}
         prompt = "".join(letter for i, letter in enumerate(prompt) if i not in gone)
     return re.sub(r" {2,}", " ", prompt).strip()
+
+
+def check_called(adapters: Iterable[Adapter], prompt: str) -> None:
+    """Refuse a prompt that does not call every adapter by words of its own.
+
+    Raises:
+        RequestError: no trigger of an adapter is in the prompt, or two adapters share words there.
+    """
+    owners: dict[int, Adapter] = {}
+    for adapter in adapters:
+        places = [p for t in adapter.triggers for p in occurrences(prompt, t)]
+        if not places:
+            known = " or ".join(repr(t) for t in adapter.triggers[:4]) or "none that is known"
+            raise RequestError(
+                f"adapter {adapter.name} is not called in the prompt; its triggers: {known};"
+                f" expected one of them there, so add it, or say with --bind {adapter.name}=WORDS"
+                " which words of the prompt call it"
+            )
+        for character in (i for place in places for i in place):
+            other = owners.setdefault(character, adapter)
+            if other is not adapter:
+                words = next(prompt[p[0] : p[-1] + 1] for p in places if character in p)
+                raise RequestError(
+                    f"adapters {other.name} and {adapter.name} are both called by {words!r} in the"
+                    " prompt; expected words of its own for each, so say with --bind NAME=WORDS"
+                    " which they are"
+                )
+
+
+def called_at(
+    adapter: Adapter, tokens: Sequence[Token], prompt: str, *, class_word: bool = False
+) -> tuple[int, ...]:
+    """Text positions of the triggers of an adapter that are in a prompt.
+
+    Args:
+        adapter: called as `check_called` wants it.
+        tokens: of the prompt's row, from `Conditioning.tokens`.
+        prompt: as written.
+        class_word: count the adapter's class word too, where it stands right behind a trigger.
+
+    Returns:
+        Ascending positions on the T axis.
+
+    Raises:
+        RequestError: no text encoder sees them.
+    """
+    there = [t for t in adapter.triggers if occurrences(prompt, t)]
+    phrases = [f"{t} {adapter.class_word}" for t in there if class_word and adapter.class_word]
+    there += [phrase for phrase in phrases if occurrences(prompt, phrase)]
+    return tuple(sorted({p for phrase in there for p in find(tokens, prompt, phrase)}))

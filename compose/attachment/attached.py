@@ -25,7 +25,9 @@ from compose.fusion import method as method_named
 from compose.layers import GatedLoraLayer, install
 from compose.method import CompositionMethod
 from compose.models.family import Family
-from compose.request import AdapterUse
+from compose.needs import check_needs
+from compose.regions import Region
+from compose.request import AdapterUse, placed
 from compose.run import CallRecord, Calls
 from compose.slot import GateSlot
 from compose.wording import unmatched_warnings
@@ -33,7 +35,6 @@ from compose.wording import unmatched_warnings
 _NEEDS: Mapping[str, str] = {
     "prompt": "the words of the prompt, which the pipeline encodes by itself",
     "spans": "the places of words in the prompt, which the pipeline encodes by itself",
-    "regions": "regions, which nobody can give it here",
     "capture": "the denoiser's attention maps",
     "grad": "gradients through the denoiser",
 }
@@ -48,6 +49,7 @@ def attach(
     adapters: Mapping[str, float] | Iterable[AdapterUse | str],
     method: str | CompositionMethod = "merge",
     *,
+    regions: Mapping[str, Region] | None = None,
     library: AdapterLibrary | None = None,
     row_budget: int | None = None,
     **fields: Any,
@@ -64,6 +66,7 @@ def attach(
         adapters: name in the library, or file, to weight; or a sequence of `AdapterUse`, which can
             have another weight in the text encoders, and of names, whose weight is 1.
         method: name of a composition method, or an instance with its parameters.
+        regions: name of an adapter to where it belongs, for methods that place adapters.
         library: where adapter names are looked up; None for the default folders.
         row_budget: most rows of one denoiser call; None for no limit.
         **fields: parameters of a method given by name.
@@ -71,9 +74,9 @@ def attach(
     Raises:
         ModelError: a pipeline of another class.
         AdapterError: an adapter is unknown, broken or made for another base.
-        RequestError: the method needs more than gates and passes, one of its parameters makes no
-            sense, or the pipeline is taken: attached already, with PEFT adapters, compiled,
-            offloaded layer by layer.
+        RequestError: the method needs more than gates, passes and regions, one of its parameters
+            makes no sense, or the pipeline is taken: attached already, with PEFT adapters,
+            compiled, offloaded layer by layer.
 
     Example:
         >>> with compose.attach(pipe, {"mochi": 0.8, "sunvo": 0.6}, "switch", every=3) as attached:
@@ -92,6 +95,7 @@ def attach(
         uses = tuple(AdapterUse(str(name), weight) for name, weight in adapters.items())
     else:
         uses = tuple(a if isinstance(a, AdapterUse) else AdapterUse(str(a)) for a in adapters)
+    uses = placed(uses, regions or {})
     return Attached(pipe, uses, method, library or AdapterLibrary.default(), row_budget)
 
 
@@ -131,6 +135,7 @@ class Attached:
         self._kind, self._family, self._uses, self._budget = kind, family, uses, row_budget
         self._slots = {name: GateSlot() for name in family.components}
         self._run = self._new_run()
+        check_needs(method, self._run)
         method.check(self._run)
         for warning in unmatched_warnings(self.adapters, [report for _, report in loaded]):
             self._warn(warning)
@@ -171,8 +176,9 @@ class Attached:
     def _new_run(self) -> AttachedRun:
         weights = tuple(use.weight for use in self._uses)
         text_weights = tuple(use.text_strength for use in self._uses)
+        regions = tuple(use.region for use in self._uses)
         return AttachedRun(
-            self._family, self.adapters, weights, text_weights, self._slots, self._budget
+            self._family, self.adapters, weights, text_weights, regions, self._slots, self._budget
         )
 
     def _denoise(self, *args: Any, **kwargs: Any) -> Talk:
@@ -212,8 +218,9 @@ def _load(use: AdapterUse, library: AdapterLibrary, family: Family) -> tuple[Ada
 
 
 def _check_method(method: CompositionMethod) -> None:
-    """Refuse a method that is more than gates and passes."""
-    reasons = [f"needs {_NEEDS.get(need, need)}" for need in sorted(method.needs)]
+    """Refuse a method that is more than gates and passes, which may be placed."""
+    needs = sorted(method.needs - {"regions"})
+    reasons = [f"needs {_NEEDS.get(need, need)}" for need in needs]
     if type(method).adjust is not CompositionMethod.adjust:
         reasons.append("changes the latents before a step")
     if type(method).fuse is not CompositionMethod.fuse:

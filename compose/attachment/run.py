@@ -18,7 +18,9 @@ from compose.guidance import Sides
 from compose.method import CompositionMethod
 from compose.models.family import Family
 from compose.models.schedule import Schedule
-from compose.run import Calls, Guided, Pass, Piece, Run, by_pass, stacked
+from compose.passes import Guided, Pass, Piece, by_pass, grouped, stacked
+from compose.regions import Region, drawn
+from compose.run import Calls, Run
 from compose.slot import GateSlot
 from compose.types import Conditioning, Step
 
@@ -50,12 +52,15 @@ class AttachedRun(Run):
         adapters: AdapterSet,
         weights: tuple[float, ...],
         text_weights: tuple[float, ...],
+        regions: tuple[Region | None, ...],
         slots: dict[str, GateSlot],
         row_budget: int | None,
     ) -> None:
         self.family = family
         self.adapters = adapters
         self.weights, self.text_weights = weights, text_weights
+        self.placed = tuple(region is not None for region in regions)
+        self._regions = regions
         self.slots, self.row_budget = slots, row_budget
         self.state = None
         self.calls, self.trace = Calls(), []
@@ -146,8 +151,10 @@ class AttachedRun(Run):
         """
         self._asked, self.guidance = call, guidance
         if step.index == 0:
+            height, width = call.latents.shape[-2:]
+            self.regions = drawn(self._regions, (height, width))
             self.state = method.prepare(self)
-        groups = self._groups(method.passes(self, step), self.images)
+        groups = grouped(method.passes(self, step), self.images, self.row_budget)
         outputs = []
         for group in groups:
             text = stacked(group)
@@ -155,7 +162,10 @@ class AttachedRun(Run):
             inputs = call.at([_span(piece) for piece in group], texts)
             layout = self.family.layout(inputs[call.inputs.latents])
             gate = self._gate(step, group, self.images)
-            with self.slots[self.family.denoiser_name].hold(gate, layout):
+            with (
+                self.slots[self.family.denoiser_name].hold(gate, layout),
+                self._attending(group, layout, text.embeds.shape[1]),
+            ):
                 outputs.append((yield (), inputs))
         predictions = by_pass(groups, [output[0] for output in outputs])
         fused = self._rows(method.sides(self, step, predictions))

@@ -23,7 +23,7 @@ class Record:
         case: what was asked for: the same for all rows, so that rows are paired by (case, seed).
         row: name of a composition method, or of a control ("prompt_only", "alone", ...).
         control: whether the row is a control.
-        seed: of the noise.
+        seed: which of the seeds of its case; the noise is drawn from both.
         adapters: names, in the order of the request.
         prompt: as it was encoded.
         image: the picture's file, relative to the folder of the records.

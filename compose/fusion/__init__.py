@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from compose.errors import UnknownMethodError, nearest
 from compose.method import CompositionMethod
+from compose.product import SIGN, product
 
 
 @functools.cache
@@ -39,11 +40,17 @@ def methods() -> Mapping[str, type[CompositionMethod]]:
 
 
 def method(name: str) -> type[CompositionMethod]:
-    """A method by name.
+    """A method by name, or a product of several, such as "tara*regional".
 
     Raises:
         UnknownMethodError: there is none of that name.
+        RequestError: a product that makes no sense; see `compose.product.product`.
     """
+    kinds = [_named(part) for part in name.split(SIGN)]
+    return kinds[0] if len(kinds) == 1 else product(*kinds)
+
+
+def _named(name: str) -> type[CompositionMethod]:
     known = methods()
     if name not in known:
         raise UnknownMethodError(f"unknown method {name!r}; {nearest(name, known)}")

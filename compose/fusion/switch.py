@@ -26,6 +26,7 @@ class Switch(GatedMethod):
     source: ClassVar[str] = "https://arxiv.org/abs/2402.16843"
     order_free: ClassVar[bool] = False
     minimum: ClassVar[int] = 1
+    chooses: ClassVar[str] = "time"
 
     every: int = param(
         5, "steps that an adapter acts before the next one takes over", low=1, high=1000

@@ -35,6 +35,7 @@ class WSwitch(GatedMethod):
     source: ClassVar[str] = "https://arxiv.org/abs/2606.03792"
     order_free: ClassVar[bool] = False
     minimum: ClassVar[int] = 1
+    chooses: ClassVar[str] = "time"
     needs: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
     every: int = param(5, "steps of an average turn", low=1, high=1000)

@@ -18,7 +18,7 @@ from compose.errors import ModelError
 from compose.models.latent import LatentFamily
 from compose.slot import TokenLayout
 from compose.text.windows import beyond
-from compose.types import Kind, Site, Size, Stream
+from compose.types import AttentionSite, Kind, Site, Size, Stream
 
 _VECTOR = re.compile(r"(^|\.)norm\w*\.linear$|^time_text_embed\.")  # before blocks: norms are there
 _TEXT = re.compile(r"^context_embedder$|\.(add_[qkv]_proj|to_add_out)$|\.ff_context\.")
@@ -79,6 +79,13 @@ class JointTransformer(LatentFamily):
         found = _BLOCK.match(path)
         block = "" if found is None else f"{self.blocks[found[1]]}.{found[2]}"
         return Site(component, path, _stream(path), kind, block)
+
+    def attention_site(self, path: str, module: nn.Module) -> AttentionSite | None:
+        site = self.site(self.denoiser_name, path, module)
+        if not site.block:
+            return None
+        joint = site.stream == "joint" or getattr(module, "added_kv_proj_dim", None) is not None
+        return AttentionSite(path, "joint" if joint else "image", site.block)
 
     def layout(self, latents: Tensor) -> TokenLayout:
         height, width = latents.shape[-2:]

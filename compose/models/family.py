@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 
 from compose.device import compute_dtype
 from compose.errors import RequestError, nearest
+from compose.models import routing
 from compose.models.card import ModelCard
 from compose.models.schedule import Schedule
 from compose.slot import TokenLayout
 from compose.text.encoding import check_layer
-from compose.types import Conditioning, Site, Size, Step, TextOptions
+from compose.types import AttentionSite, Conditioning, Site, Size, Step, TextOptions
 
 SCHEDULERS: Mapping[str, Any] = {
     "ddim": DDIMScheduler,
@@ -57,6 +59,7 @@ class Family(ABC):
     def __init__(self, pipe: DiffusionPipeline, card: ModelCard | None = None) -> None:
         self.pipe: Any = pipe
         self.card = card or ModelCard()
+        self._backend: str | None = None
 
     @property
     def guidance(self) -> float:
@@ -86,6 +89,10 @@ class Family(ABC):
         """Dtype that the denoiser computes in."""
         return compute_dtype(self.denoiser)
 
+    def grid(self, size: Size) -> tuple[int, int]:
+        """Height and width of the latents of a picture."""
+        return size.height // self.pipe.vae_scale_factor, size.width // self.pipe.vae_scale_factor
+
     def release(self) -> None:
         """Send what offloading holds on the GPU back, as a stock pipeline does after a picture."""
         self.pipe.maybe_free_model_hooks()
@@ -109,6 +116,40 @@ class Family(ABC):
     @abstractmethod
     def site(self, component: str, path: str, module: nn.Module) -> Site:
         """Classify a module."""
+
+    @abstractmethod
+    def attention_site(self, path: str, module: nn.Module) -> AttentionSite | None:
+        """Classify an attention layer of the denoiser; None for one outside its blocks."""
+
+    def attention_layers(self) -> dict[AttentionSite, nn.Module]:
+        """The attention layers of the denoiser's blocks."""
+        layers = [(p, m) for p, m in self.denoiser.named_modules() if routing.is_attention(m)]
+        sites = ((self.attention_site(path, module), module) for path, module in layers)
+        return {site: module for site, module in sites if site is not None}
+
+    def use_attention_backend(self, name: str) -> None:
+        """Let the denoiser's attention run in a back end of diffusers.
+
+        Args:
+            name: a key of `compose.models.backends.BACKENDS`.
+
+        Raises:
+            RequestError: an unknown name.
+            KernelUnavailableError: it does not run here.
+        """
+        routing.require(name, self.device, self.dtype)
+        routing.set_obeying(self.denoiser, name)
+        self._backend = name
+
+    def routed(
+        self,
+        layers: Mapping[AttentionSite, nn.Module],
+        *,
+        watched: Collection[nn.Module] = (),
+        biased: Collection[nn.Module] = (),
+    ) -> AbstractContextManager[None]:
+        """Around a denoiser call: attention runs in its back end. See `routing.routed`."""
+        return routing.routed(layers, self._backend, watched=watched, biased=biased)
 
     @abstractmethod
     def layout(self, latents: Tensor) -> TokenLayout:

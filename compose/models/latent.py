@@ -47,11 +47,9 @@ class LatentFamily(Family):
     def latents(
         self, size: Size, schedule: Schedule, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        factor = self.pipe.vae_scale_factor
-        shape = (self.channels, size.height // factor, size.width // factor)
         # flow matching begins at the noise itself, and its schedulers do not say so
         deviation = getattr(schedule.scheduler, "init_noise_sigma", 1.0)
-        return self.noise(shape, generators) * deviation
+        return self.noise((self.channels, *self.grid(size)), generators) * deviation
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
         vae = self.pipe.vae

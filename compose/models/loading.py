@@ -22,6 +22,7 @@ from compose.models.family import Family
 from compose.models.folder import UNUSED, Part, stored_quantized
 from compose.models.options import USUAL, LoadOptions
 from compose.models.quantization import configs
+from compose.models.routing import require
 from compose.models.source import GGUF, Source, find
 
 
@@ -40,11 +41,14 @@ def load(
     Raises:
         ModelError, MissingExtraError: as for `find`, or the files do not fit together.
         RequestError: an unknown dtype, or options that make no sense together or here.
+        KernelUnavailableError: an attention back end that does not run here.
     """
     options.check_device(device.type)
     source = find(model, options)
     _check_together(source, options)
     chosen = pick_dtype(dtype, device, source.family.half)
+    if options.attention_backend is not None:
+        require(options.attention_backend, device, chosen)
     with _told(source):
         pipe = _Reader(source, chosen, options.quantize).pipe()
     pipe.set_progress_bar_config(disable=True)
@@ -57,7 +61,10 @@ def load(
     else:
         pipe.to(device)
     card = read_card(source.pipeline.folder) if source.checkpoint is None else ModelCard()
-    return family_of(pipe, card)
+    family = family_of(pipe, card)
+    if options.attention_backend is not None:
+        family.use_attention_backend(options.attention_backend)
+    return family
 
 
 def _check_together(source: Source, options: LoadOptions) -> None:

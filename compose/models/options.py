@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from compose.errors import RequestError, nearest
+from compose.models.backends import check_name
 
 OFFLOADS = ("none", "model", "sequential")
 QUANTIZATIONS = ("none", "bnb4", "bnb8", "torchao-int8")
@@ -28,6 +29,8 @@ class LoadOptions:
             the layer that works. Changes no pixel.
         vae_tiling: decode large pictures in overlapping tiles, which needs less memory and changes
             pixels a little.
+        attention_backend: what computes attention in the denoiser, a key of
+            `compose.models.backends.BACKENDS`; None leaves it to the model. Changes rounding.
 
     Raises:
         RequestError: an unknown word.
@@ -38,12 +41,15 @@ class LoadOptions:
     quantize: str = "none"
     offload: str = "none"
     vae_tiling: bool = False
+    attention_backend: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("quantize", QUANTIZATIONS), ("offload", OFFLOADS)):
             value = getattr(self, name)
             if value not in known:
                 raise RequestError(f"{name} {value!r} is unknown; {nearest(str(value), known)}")
+        if self.attention_backend is not None:
+            check_name(self.attention_backend)
 
     def check_device(self, device: str) -> None:
         """Refuse what makes no sense on a kind of device, "cpu" or "cuda".

@@ -10,6 +10,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from compose.adapters.bases import label
 from compose.errors import ModelError
+from compose.models.backends import BACKENDS
 from compose.models.checkpoint import Checkpoint, read_checkpoint
 from compose.models.detect import EMBEDDED, family_named, model_pipeline
 from compose.models.family import Family
@@ -118,14 +119,17 @@ def _check_listed(pipeline: Pipeline) -> None:
 
 
 def packages(source: Source, options: LoadOptions) -> tuple[str, ...]:
-    """Optional packages that compute with the model's weights, such as "gguf"; sorted."""
+    """Optional packages that compute with the model's weights or its attention; sorted."""
     stored = stored_quantized(source.pipeline)
     used = {method for part, method in stored.items() if part not in source.elsewhere}
     if source.denoiser is not None and source.denoiser.suffix == GGUF:
         used.add("gguf")
     if options.quantize != "none":
         used.add(PACKAGES[options.quantize])
-    return tuple(sorted(used & set(EXTRAS)))
+    used &= set(EXTRAS)
+    if options.attention_backend is not None and BACKENDS[options.attention_backend].package:
+        used.add(BACKENDS[options.attention_backend].package)
+    return tuple(sorted(used))
 
 
 def _checkpoint(path: Path) -> Checkpoint:

@@ -13,7 +13,7 @@ from compose.models.latent import LatentFamily
 from compose.slot import TokenLayout
 from compose.text.encoding import Encoded, encode_clip
 from compose.text.windows import windowed, windows_needed
-from compose.types import Conditioning, Kind, Site, Step, Stream, TextOptions
+from compose.types import AttentionSite, Conditioning, Kind, Site, Step, Stream, TextOptions
 
 _TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
 _VECTOR = re.compile(
@@ -50,6 +50,13 @@ class UNetFamily(LatentFamily):
             stream = "text"
         block, level = self._place(path)
         return Site(component, path, stream, kind, block, level if stream == "image" else 0)
+
+    def attention_site(self, path: str, module: nn.Module) -> AttentionSite | None:
+        block, level = self._place(path)
+        if not block:
+            return None
+        crossing: Any = module
+        return AttentionSite(path, "text" if crossing.is_cross_attention else "image", block, level)
 
     def _place(self, path: str) -> tuple[str, int]:
         """Block name and how often the grid was halved before the output of the module."""

@@ -44,6 +44,11 @@ def save_recognizer(recognizer: Recognizer, path: Path) -> Path:
     return path
 
 
+def recognizer_path() -> Path:
+    """The file of the recognizer that is shipped."""
+    return Path(__file__).parent / "weights" / "recognizer" / FILE
+
+
 def load_recognizer(path: Path | None = None) -> Recognizer:
     """Read the weights and make them ready for inference: single precision, normalisation folded.
 
@@ -53,7 +58,7 @@ def load_recognizer(path: Path | None = None) -> Recognizer:
     Raises:
         ModelError: the file is missing, is none of ours, or knows other words than this version.
     """
-    path = Path(__file__).parent / "weights" / "recognizer" if path is None else Path(path)
+    path = recognizer_path() if path is None else Path(path)
     path = path / FILE if path.is_dir() else path
     metadata, tensors = _contents(path)
     if metadata.get("format") != _FORMAT or metadata.get("words") != _vocabulary():

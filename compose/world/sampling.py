@@ -67,7 +67,7 @@ def sample_scene(
     things: list[Thing] = []
     for _ in range(count):
         things.append(_identity(rng, words, things[0] if things else None, dressed))
-    placed = _placed(rng, things, centred)
+    placed = placed_things(rng, things, centred=centred)
     backgrounds = words_of.BASE_BACKGROUNDS if words == "base" else words_of.BACKGROUNDS
     styled = words == "all" and rng.random() < STYLE_SHARE
     return Scene(
@@ -153,7 +153,14 @@ def _identity(rng: Random, words: Words, first: Thing | None, dressed: float) ->
     return Thing(species, colour, pattern, second, accessory, wear)
 
 
-def _placed(rng: Random, things: list[Thing], centred: bool) -> list[Thing]:
+def placed_things(rng: Random, things: Sequence[Thing], *, centred: bool = False) -> list[Thing]:
+    """Give one to three things places, sizes and poses, named from left to right.
+
+    Args:
+        rng: source of the draws.
+        things: their looks.
+        centred: each in the middle of its slot, without jitter.
+    """
     if len(things) == 1:
         return [sample_pose(rng, place(rng, things[0], *_SIZES[1], centred=centred))]
     count = len(things)

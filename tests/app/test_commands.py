@@ -30,6 +30,7 @@ def test_methods_in_words(run: Run) -> None:
     text = run("methods").stdout
     assert all(f"{name}: {kind.title}" in text for name, kind in methods().items())
     assert "every=" in text and "paper or reference" in text
+    assert "time: switch, w_switch" in text.splitlines()[-1] and "place: regional" in text
 
 
 def test_adapters_list(run: Run) -> None:
@@ -109,7 +110,10 @@ def test_doctor(run: Run) -> None:
     assert {"python", "torch", "diffusers", "xformers", "gradio"} <= set(data["versions"])
     assert {"name": "gated_lora/reference", "available": True, "reason": ""} in data["kernels"]
     assert data["attention"]["backend"].startswith("sdpa/")
-    assert all(b["available"] is (not b["reason"]) for b in data["attention"]["backends"])
+    backends = {b["name"]: b for b in data["attention"]["backends"]}
+    assert {"native", "_native_math", "xformers", "sage"} <= set(backends)
+    assert backends["native"]["available"] and backends["_native_math"]["available"]
+    assert all(b["available"] is (not b["reason"]) for b in backends.values())
     ways = {way["name"]: way for way in data["memory"]}
     assert {"offload model", "quantize bnb4", "denoiser .gguf"} <= set(ways)
     assert all(way["available"] is (not way["reason"]) for way in ways.values())

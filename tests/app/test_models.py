@@ -138,6 +138,21 @@ def test_what_changes_pixels_is_written_down_and_replayed(run: Run, model: Path,
         assert again["identical"] is True and again["warnings"] == []
 
 
+def test_an_attention_back_end_is_chosen_written_down_and_replayed(
+    run: Run, model: Path, box: Path
+) -> None:
+    flags = ("--attention-backend", "_native_math")
+    made = parsed(run("generate", "cat", "--model", model, *flags, *FEW))["images"][0]
+    assert recipe(made["path"])["options"] == {"attention_backend": "_native_math"}
+    again = parsed(run("replay", made["path"], "--out", "again", "--json"))
+    assert again["identical"] is True and again["warnings"] == []
+    line = refused(
+        run("generate", "cat", "--model", model, "--attention-backend", "sage", *FEW),
+        "attention back end sage cannot run here",
+    )
+    assert "doctor" in line
+
+
 def test_a_recipe_with_senseless_options_is_refused(run: Run, model: Path) -> None:
     from PIL import PngImagePlugin
 

@@ -16,7 +16,10 @@ from tests.app.conftest import Run, refused
 @pytest.fixture
 def box(tmp_path: Path) -> Path:
     """A picture file to use as a mask, and files that are no adapters."""
-    Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+    Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    Image.new("L", (8, 4), 255).save(tmp_path / "wide.png")
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "junk.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{not json at all}")
     torch.save({"a": torch.zeros(2)}, tmp_path / "pickle.safetensors")
@@ -24,6 +27,9 @@ def box(tmp_path: Path) -> Path:
     return tmp_path
 
 
+_PLACED = ["--lora", "tiny_one", "--method", "regional", "--region", "tiny_one=0,0,1,1"]
+_MASKED = ["--lora", "tiny_one", "--method", "regional", "--mask"]
+_BOUND = ["--lora", "tiny_one", "--method", "tara", "--bind", "tiny_one=cat"]
 GIVEN: list[tuple[list[str], list[str]]] = [
     (["--lora", "tiny_onne"], ["tiny_onne", "did you mean tiny_one"]),
     (["--lora", "tiny_one:nan"], ["nan", "finite"]),
@@ -71,17 +77,41 @@ GIVEN: list[tuple[list[str], list[str]]] = [
     (["--grid", "merge", "--set", "every=2"], ["every"]),
     (["--grid", "merge", "--method", "merge"], ["--grid", "--method"]),
     (["--negative", "dog <lora:tiny_one:1>"], ["negative prompt"]),
-    (["--lora", "tiny_one", "--region", "tiny_one=0,0,0.5,1"], ["merge", "none yet"]),
-    (["--lora", "tiny_one", "--mask", "tiny_one=mask.png"], ["merge", "none yet"]),
+    (["--lora", "tiny_one", "--region", "tiny_one=0,0,0.5,1"], ["merge", "regional"]),
+    (["--lora", "tiny_one", "--mask", "tiny_one=mask.png"], ["merge", "regional"]),
+    (["--lora", "tiny_one", "--method", "regional"], ["regional needs", "--region"]),
+    (["--lora", "tiny_one", "--method", "tara*regional"], ["tara*regional needs", "--region"]),
     (["--lora", "tiny_one", "--region", "tiny_two=0,0,0.5,1"], ["tiny_two"]),
     (["--lora", "tiny_one", "--region", "tiny_one=0.5,0,0.5,1"], ["x0 < x1"]),
     (["--lora", "tiny_one", "--region", "tiny_one=0,0,1.5,1"], ["<= 1"]),
     (["--lora", "tiny_one", "--region", "tiny_one=0,0,1"], ["no box"]),
     (["--lora", "tiny_one", "--region", "tiny_one=nan,0,1,1"], ["no box"]),
+    (["--lora", "tiny_one", "--region", "tiny_one=0,0,nan,1"], ["no box"]),
+    (["--lora", "tiny_one", "--region", "tiny_one=,,,"], ["no box"]),
+    (["--lora", "tiny_one", "--region", "tiny_one=-0.1,0,1,1"], ["0 <= x0"]),
     (["--lora", "tiny_one", "--region", "tiny_one"], ["--region"]),
+    (["--region", "tiny_one=0,0,1,1"], ["no adapter of this request"]),
+    ([*_PLACED, "--region", "tiny_one=0,0,1,1"], ["--region or --mask", "2 times", "tiny_one"]),
+    ([*_PLACED, "--mask", "tiny_one=mask.png"], ["--region or --mask", "2 times"]),
+    ([*_PLACED, "--set", "overlap=most"], ["overlap=most", "average"]),
+    ([*_PLACED, "--set", "feather=1"], ["feather=1", "0.5"]),
     (["--lora", "tiny_one", "--mask", "tiny_one=none.png"], ["none.png"]),
-    (["--lora", "tiny_one", "--mask", "tiny_one=text.png"], ["no PNG"]),
-    (["--lora", "tiny_one", "--grid", "all", "--mask", "tiny_one=mask.png"], ["none yet"]),
+    (["--lora", "tiny_one", "--mask", "tiny_one=text.png"], ["text.png", "expected a PNG"]),
+    (["--lora", "tiny_one", "--mask", "tiny_one=black.png"], ["black.png", "black all over"]),
+    (["--lora", "tiny_one", "--mask", "tiny_one=red.png"], ["red.png", "in colour"]),
+    ([*_MASKED, "tiny_one=wide.png"], ["8x4", "width is 1 times its height", "4x4"]),
+    ([*_MASKED, "tiny_one=mask.png", "--size", "64x32"], ["8x8", "2 times", "16x8"]),
+    (["--lora", "tiny_one", "--grid", "merge,tara", "--mask", "tiny_one=mask.png"], ["regional"]),
+    (["--lora", "tiny_two", "--method", "tara"], ["tiny_two is not called", "--bind"]),
+    (["--lora", "tiny_one", "--bind", "tiny_one=ember"], ["'ember'", "not in the prompt"]),
+    (["--lora", "tiny_one", "--bind", "tiny_one="], ["names no words"]),
+    (["--lora", "tiny_one", "--bind", "tiny_two=cat"], ["tiny_two", "no adapter"]),
+    ([*_BOUND, "--bind", "tiny_one=cat"], ["--bind", "2 times", "tiny_one"]),
+    ([*_BOUND, "--lora", "tiny_two", "--bind", "tiny_two=mochi cat"], ["both called", "mochi cat"]),
+    (["--lora", "tiny_one", "--method", "switch*w_switch"], ["both choose", "time"]),
+    (["--lora", "tiny_one", "--method", "tara*composite"], ["composite", "more than a gate"]),
+    (["--lora", "tiny_one", "--method", "tara*"], ["unknown method ''"]),
+    (["--lora", "tiny_one", "--method", "switch*tara", "--set", "every=2"], ["switch.every"]),
     (["--frobnicate"], ["--frobnicate", "--help"]),
 ]
 

@@ -22,7 +22,7 @@ from compose.errors import (
     ShapeError,
     UnknownMethodError,
 )
-from compose.fusion import methods
+from compose.fusion import method, methods
 from compose.fusion.merge import Merge
 from compose.gate import Gate
 from compose.guidance import Sides
@@ -83,9 +83,10 @@ class Odd(Plain):
         (Edits(), "changes the latents before a step"),
         (Guides(), "brings guidance of its own"),
         (Words(), "needs the words of the prompt, .* and needs the places of words in the prompt"),
-        (Looks(), "needs the denoiser's attention maps and needs gradients .* and needs regions"),
+        (Looks(), "needs the denoiser's attention maps and needs gradients"),
         (Odd(), "needs a telescope"),
-        *((m(), "needs") for m in methods().values() if m.needs),
+        *((m(), "needs") for m in methods().values() if m.needs - {"regions"}),
+        (method("tara*regional")(), "tara.regional .* needs the places of words"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -20,7 +20,8 @@ from compose.request import Request
 from tests import engine
 from tests.families import FAMILIES, TinyFamily
 
-ALL = sorted(methods())
+PRODUCTS = ["switch*regional", "tara*regional", "w_switch*tara*regional"]
+ALL = [*sorted(methods()), *PRODUCTS]
 WEIGHTS = [1.0, 0.5, 0.8]
 
 
@@ -90,10 +91,15 @@ def test_zero_weights_give_the_base(tiny, name) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_single_adapter_is_a_plain_adapter(tiny, name) -> None:
+def test_a_single_adapter_is_plain_where_the_method_says_so(tiny, name) -> None:
     composer = tiny.composer()
-    got = engine.latents(composer, tiny.asked(name, [0.8]))
-    engine.assert_close(got, engine.latents(composer, tiny.asked("merge", [0.8])))
+    everywhere = {"a0": engine.EVERYWHERE}
+    got = engine.latents(composer, tiny.asked(name, [0.8], regions=everywhere))
+    plain = engine.latents(composer, tiny.asked("merge", [0.8]))
+    if method(name).plain_alone:
+        engine.assert_close(got, plain)
+    else:
+        assert (got - plain).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -409,6 +409,8 @@ def test_packages_that_compute(folder: Path) -> None:
     found = find(str(folder))
     assert packages(found, LoadOptions()) == ()
     assert packages(found, LoadOptions(quantize="bnb8")) == ("bitsandbytes",)
+    assert packages(found, LoadOptions(attention_backend="_native_math")) == ()
+    assert packages(found, LoadOptions(attention_backend="xformers")) == ("xformers",)
 
 
 # --- quantised bases, where their packages are installed
