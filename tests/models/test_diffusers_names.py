@@ -51,6 +51,9 @@ ATTRIBUTES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
             *("scheduler.init_noise_sigma", "scheduler.scale_model_input"),
             *("unet.config.block_out_channels", "unet.config.in_channels"),
             *("unet.config.sample_size", "unet.config.time_cond_proj_dim"),
+            "unet.mid_block.attentions.0.transformer_blocks.0.attn2.is_cross_attention",
+            "unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor",
+            "unet.set_attention_backend",
         ),
     ),
     (
@@ -69,7 +72,11 @@ ATTRIBUTES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
             *("scheduler.config.base_image_seq_len", "scheduler.config.base_shift"),
             *("scheduler.config.max_image_seq_len", "scheduler.config.max_shift"),
             *("scheduler.config.use_dynamic_shifting", "vae.config.shift_factor"),
-            "scheduler.sigmas",
+            *("scheduler.sigmas", "transformer.set_attention_backend"),
+            *(
+                f"transformer.transformer_blocks.0.attn.{name}"
+                for name in ("added_kv_proj_dim", "processor")
+            ),
         ),
     ),
     (
@@ -79,7 +86,13 @@ ATTRIBUTES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
             *("transformer.config.pos_embed_max_size", "text_encoder_3"),
         ),
     ),
-    (("flux",), ("transformer.config.guidance_embeds",)),
+    (
+        ("flux",),
+        (
+            "transformer.config.guidance_embeds",
+            "transformer.transformer_blocks.0.attn.processor._attention_backend",
+        ),
+    ),
 )
 """Family to what its pipeline has, by dotted path."""
 
@@ -138,6 +151,14 @@ FUNCTIONS: tuple[tuple[str, list[str] | set[str]], ...] = (
     ),
     ("diffusers.utils.torch_utils.randn_tensor", ["shape", "generator", "device", "dtype"]),
     ("diffusers.utils.torch_utils.is_compiled_module", ["module"]),
+    ("diffusers.models.attention.AttentionModuleMixin", []),
+    ("diffusers.models.attention_processor.Attention", []),
+    ("diffusers.models.attention_dispatch.attention_backend", ["backend"]),
+    ("diffusers.models.attention_dispatch.dispatch_attention_fn", ["query", "key", "value"]),
+    (
+        "diffusers.models.attention_dispatch.dispatch_attention_fn",
+        {"attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa", "backend"},
+    ),
     ("diffusers.DiffusionPipeline.enable_model_cpu_offload", {"device"}),
     ("diffusers.DiffusionPipeline.enable_sequential_cpu_offload", {"device"}),
     ("diffusers.PipelineQuantizationConfig", {"quant_mapping"}),
@@ -256,6 +277,18 @@ def test_an_entry_is_taken_out_of_the_rest(path, name) -> None:
 @pytest.mark.parametrize(("path", "value"), VALUES)
 def test_files_are_called_as_before(path, value) -> None:
     assert named(path) == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("native", "_native_math", "_native_efficient", "_native_cudnn", "_native_flash"),
+        *("flash", "_flash_3", "sage", "xformers"),
+    ],
+)
+def test_attention_back_ends_are_called_as_before(name) -> None:
+    kinds = named("diffusers.models.attention_dispatch.AttentionBackendName")
+    assert name in [kind.value for kind in kinds]
 
 
 @pytest.mark.parametrize("kind", ATTACHED)
