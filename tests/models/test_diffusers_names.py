@@ -151,6 +151,7 @@ FUNCTIONS: tuple[tuple[str, list[str] | set[str]], ...] = (
     ),
     ("diffusers.utils.torch_utils.randn_tensor", ["shape", "generator", "device", "dtype"]),
     ("diffusers.utils.torch_utils.is_compiled_module", ["module"]),
+    ("diffusers.StableDiffusionControlNetPipeline", {"controlnet"}),
     ("diffusers.models.attention.AttentionModuleMixin", []),
     ("diffusers.models.attention_processor.Attention", []),
     ("diffusers.models.attention_dispatch.attention_backend", ["backend"]),
