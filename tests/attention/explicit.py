@@ -24,8 +24,13 @@ class Explicit:
         self.logits = self.probabilities = self.outputs = torch.empty(0)
         self.bias: Tensor | None = None
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """`mask` [rows, 1, n_k] is what the denoiser itself adds to the logits."""
         self.logits = torch.einsum("bhqd,bhkd->bhqk", query, key) / query.shape[-1] ** 0.5
+        if mask is not None:
+            self.logits = self.logits + mask[:, None]
         if self.bias is not None:
             self.logits = self.logits + self.bias.to(self.logits)
         self.probabilities = self.logits.softmax(-1)
@@ -39,13 +44,15 @@ def heads(x: Tensor, attn: Any) -> Tensor:
 
 
 class ExplicitUNet(Explicit):
-    """Self-attention and cross-attention of a UNet."""
+    """Self-attention and cross-attention, as a UNet has them."""
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, **_: Any) -> Tensor:
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_: Any
+    ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query = heads(attn.to_q(hidden_states), attn)
         key, value = heads(attn.to_k(context), attn), heads(attn.to_v(context), attn)
-        return attn.to_out[0](self.attend(query, key, value))
+        return attn.to_out[0](self.attend(query, key, value, attention_mask))
 
 
 class ExplicitSD3(Explicit):

@@ -222,9 +222,8 @@ def test_attention_alone_is_that_of_the_whole_call_and_stops_early(name) -> None
     capture = {"words": Columns(lambda site: site == first, ((1,),), keys=_side(first))}
     here.predict(capture=capture)
     (whole,) = here.run.maps["cond"]["words"]
-    last = [m for m in here.family.denoiser.modules()][-1]
     ran = []
-    hook = last.register_forward_hook(lambda *_: ran.append(1))
+    hook = here.family.denoiser.register_forward_hook(lambda *_: ran.append(1))
     with torch.no_grad():
         got = here.run.attention(here.latents, here.step, here.under(capture=capture))
     assert ran == []
