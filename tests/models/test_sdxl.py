@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -247,28 +246,3 @@ def test_incomplete_text_encoders_are_refused(missing, says) -> None:
     pipe.register_modules(**dict.fromkeys(missing))
     with pytest.raises(ModelError, match=says):
         family_of(pipe)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "_execution_device",
-        "_get_add_time_ids",
-        "config.force_zeros_for_empty_prompt",
-        "encode_prompt",
-        "image_processor.postprocess",
-        "unet.add_embedding.linear_1.in_features",
-        "unet.config.addition_embed_type",
-        "unet.config.addition_time_embed_dim",
-        "unet.config.time_cond_proj_dim",
-        "vae.config.force_upcast",
-        "vae.config.latents_mean",
-        "vae.config.latents_std",
-        "vae_scale_factor",
-    ],
-)
-def test_diffusers_still_has_what_the_family_borrows(pipe, name) -> None:
-    try:
-        attrgetter(name)(pipe)
-    except AttributeError:
-        pytest.fail(f"diffusers took away StableDiffusionXLPipeline.{name}; see models/sdxl.py")
