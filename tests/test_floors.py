@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("errors", "kernels", "world", "metrics"),
+    ("errors", "kernels", "world"),
     ("types",),
     (
         *("gate", "slot", "regions", "adapters", "attention", "text", "models", "guidance"),
@@ -102,8 +103,15 @@ def test_a_heavy_package_is_imported_in_its_place_only(package: str) -> None:
     assert all(u.startswith(KEEPERS[package]) for u in users), users
 
 
-def test_every_floor_is_named() -> None:
-    assert {part(p) for p in sources()} - {"__init__"} <= set(FLOOR)
+def test_every_floor_is_named_and_there() -> None:
+    assert {part(p) for p in sources()} - {"__init__"} == set(FLOOR)
+
+
+def test_the_table_in_the_documentation_is_this_one() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d) \| (.+) \|$", text, re.MULTILINE)
+    told = {int(number): set(re.findall(r"`(\w+)`", names)) for number, names in rows}
+    assert told == {number: set(names) for number, names in enumerate(FLOORS)}
 
 
 def test_importing_compose_is_light() -> None:
