@@ -7,8 +7,9 @@ METRICS := .venv-metrics
 
 # One image with three LoRAs, on any machine with Python 3.11 or newer.
 demo: $(VENV)/.installed
-	$(BIN)/lora-compose generate "bolt robot wearing a wizzo hat in candia" \
-	  --lora bolt:0.8 --lora wizzo:0.9 --lora candia:0.7 --seed 1 --out out
+	$(BIN)/lora-compose generate "mochi cat on the left and ember cat on the right in candia" \
+	  --lora mochi --lora ember --lora candia:0.8 --method regional \
+	  --region mochi=0,0,0.5,1 --region ember=0.5,0,1,1 --seed 1 --out out
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
