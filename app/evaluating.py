@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ from compose.evaluate.cases import cases_hash, make_cases
 from compose.evaluate.features import update_features
 from compose.evaluate.pools import Inline, Pool, Processes
 from compose.evaluate.records import read_records
+from compose.evaluate.report import write_report
 from compose.evaluate.rows import Row, controls, method_rows
 from compose.evaluate.runner import (
     Outcome,
@@ -28,7 +28,6 @@ from compose.evaluate.runner import (
 )
 from compose.evaluate.suite import Suite
 from compose.evaluate.suite_file import find_suite
-from compose.evaluate.truth import CorpusFigure, corpus_figures
 from compose.evaluate.worker import Block, Setting
 from compose.models.source import find
 from compose.world.recognizer_file import recognizer_path
@@ -155,9 +154,7 @@ def carry_out(
             outcome = _work_off(pool, blocks, folder, screen, until, identity)
         _tell(outcome, screen)
     update_features(folder, evaluation_records(folder, order.suite.name))
-    report = import_module("compose.evaluate.report")
-    result: dict[str, Any] = report.write_report(folder, compare=compare)
-    return {**result, "rows": [*result["rows"], *map(_row, corpus_figures(folder))]}
+    return write_report(folder, compare=compare)
 
 
 def _work_off(
@@ -199,12 +196,6 @@ def _tell(outcome: Outcome, screen: Screen) -> None:
             f"time is up: {outcome.done} of {outcome.wanted} cases and seeds are done; the same"
             " command goes on from there"
         )
-
-
-def _row(figure: CorpusFigure) -> dict[str, Any]:
-    """As the report writes the others."""
-    values = asdict(figure)
-    return {"method": values.pop("row"), "adapters": None, **values}
 
 
 def _spoken(seconds: float) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from torch import Tensor
 from compose.adapters.adapter import Adapter
 from compose.adapters.safe import check_finite, shown
 from compose.errors import RequestError
+from compose.whole import whole
 
 _ALIGN = 8  # the header's length is a multiple of it, so that tensors stay aligned
 
@@ -77,13 +76,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     table = {"__metadata__": dict(sorted(metadata.items())), **dict(sorted(entries.items()))}
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGN)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as stream:
-            stream.write(len(text).to_bytes(8, "little"))
-            stream.write(text)
-            stream.write(memoryview(payload)[8 + length :])
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, part.open("xb") as stream:
+        stream.write(len(text).to_bytes(8, "little"))
+        stream.write(text)
+        stream.write(memoryview(payload)[8 + length :])

@@ -14,8 +14,8 @@ from compose.evaluate.cases import Case
 from compose.evaluate.pools import Pool
 from compose.evaluate.records import Record, append_records, read_records
 from compose.evaluate.rows import ALONE
-from compose.evaluate.whole import write_whole
 from compose.evaluate.worker import Block, Done
+from compose.whole import write_whole
 
 IDENTITY = "evaluation.json"
 """File that says what the records of a folder were made with."""

@@ -27,7 +27,8 @@ class CorpusFigure:
         metric: "kid" or "diversity".
         value: the figure.
         low, high: 95 % interval, by leaving out one case at a time.
-        n: cases.
+        n: pictures.
+        units: cases.
     """
 
     row: str
@@ -36,6 +37,7 @@ class CorpusFigure:
     low: float
     high: float
     n: int
+    units: int
 
 
 def corpus_figures(folder: Path) -> list[CorpusFigure]:
@@ -64,11 +66,13 @@ def corpus_figures(folder: Path) -> list[CorpusFigure]:
             core = kid_core(row.at(keys), reference.at(keys))
             labels = torch.tensor([i for i, group in enumerate(groups) for _ in group])
             without = [kid(core[kept][:, kept]) for kept in _without_each(labels)]
-            figures.append(_figure(name, "kid", kid(core), without))
-        varied = [_variety(row, reference, group) for group in groups if len(group) > 1]
+            figures.append(_figure(name, "kid", kid(core), without, len(keys)))
+        several = [group for group in groups if len(group) > 1]
+        varied = [_variety(row, reference, group) for group in several]
         if len(varied) > 1:
             shares = [ratio(varied[:i] + varied[i + 1 :]) for i in range(len(varied))]
-            figures.append(_figure(name, "diversity", ratio(varied), shares))
+            pictures = sum(map(len, several))
+            figures.append(_figure(name, "diversity", ratio(varied), shares, pictures))
     return figures
 
 
@@ -118,9 +122,11 @@ def _without_each(labels: Tensor) -> Iterator[Tensor]:
         yield (labels != case).nonzero()[:, 0]
 
 
-def _figure(row: str, metric: str, value: float, without: Sequence[float]) -> CorpusFigure:
+def _figure(
+    row: str, metric: str, value: float, without: Sequence[float], pictures: int
+) -> CorpusFigure:
     """With the interval of the jackknife (Efron and Tibshirani 1993, chapter 11)."""
     n = len(without)
     mean = sum(without) / n
-    error = math.sqrt((n - 1) / n * sum((v - mean) ** 2 for v in without))
-    return CorpusFigure(row, metric, value, value - _Z * error, value + _Z * error, n)
+    half = _Z * math.sqrt((n - 1) / n * sum((v - mean) ** 2 for v in without))
+    return CorpusFigure(row, metric, value, value - half, value + half, pictures, n)

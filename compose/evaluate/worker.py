@@ -21,8 +21,8 @@ from compose.evaluate.measures import Sight, measure, measure_parts, retention, 
 from compose.evaluate.memory import peak_memory
 from compose.evaluate.records import Record
 from compose.evaluate.rows import ALONE, Drawing, Row, Shot, find_rows
-from compose.evaluate.whole import write_whole
 from compose.result import ComposedImage
+from compose.whole import write_whole
 from compose.world.reading import load_recognizer, read
 from compose.world.recognizer import Recognizer
 from compose.world.renderer import render

@@ -18,9 +18,7 @@ from compose.train.common import (
     RunDir,
     adamw,
     cosine,
-    load_state,
     require_finite,
-    save_atomic,
     set_rate,
 )
 from compose.train.latents import Latents, load_latents
@@ -34,6 +32,7 @@ from compose.train.parts import (
 )
 from compose.train.ranks import Ranks
 from compose.train.start import adopt_vae, fresh_words, load_models
+from compose.train.state import load_state, save_state
 from compose.train.tokenizer import Lookup, load_tokenizer
 from compose.world.captions import words
 from compose.world.vocabulary import RARE_TOKENS
@@ -99,7 +98,7 @@ class Training:
         self.signal, self.noise = noise_levels(device)
         self.empty = torch.tensor(self.lookup.encode(""), device=device)
         self.step = self.samples = 0
-        self.path = RunDir(options.run).stage("unet") / "state.pt"
+        self.path = RunDir(options.run).stage("unet") / "state.safetensors"
         if self.path.exists():
             self.restore()
         self.generator = torch.Generator(device).manual_seed(
@@ -125,7 +124,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(), "step": self.step, "samples": self.samples,
             "spent": self.clock.elapsed,
         }  # fmt: skip
-        save_atomic(state, self.path)
+        save_state(state, self.path)
 
     def draw(self, data: Latents) -> tuple[Tensor, Tensor, Tensor]:
         """A batch: latents [B, 4, 32, 32] float32, token ids [B, 40], some of them empty, and the

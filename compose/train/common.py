@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compose.errors import ModelError
+from compose.whole import whole
 
 
 def seed_everything(seed: int) -> None:
@@ -26,25 +27,10 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def save_atomic(value: Any, path: Path) -> None:
-    """`torch.save` that leaves either the old file or the whole new one, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    torch.save(value, partial)
-    os.replace(partial, path)
-
-
-def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read what `save_atomic` wrote: tensors and plain values only."""
-    return torch.load(path, map_location=device, weights_only=True)
-
-
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file: either the old one stays or the whole new one is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
-    os.replace(partial, path)
+    with whole(path) as part:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, part)
 
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -14,13 +14,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from compose.adapters.saving import write_file
 from compose.errors import ModelError, RequestError
 from compose.train.lora_config import LoraConfig
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-_ALIGN = 8  # the header's length is a multiple of it, so that tensors stay aligned
 
 
 def base_fingerprint(unet: nn.Module) -> str:
@@ -164,17 +163,5 @@ def write(out: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     """
     payload = save(dict(tensors))
     length = int.from_bytes(payload[:8], "little")
-    data = payload[8 + length :]
-    head = json.loads(payload[8 : 8 + length])
-    # safetensors writes metadata in random order, so the header is written here, sorted
-    texts = dict(metadata) | {"sshs_model_hash": hashlib.sha256(data).hexdigest()}
-    entries = {"__metadata__": dict(sorted(texts.items())), **dict(sorted(head.items()))}
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _ALIGN)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(len(text).to_bytes(8, "little") + text + data)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    digest = hashlib.sha256(memoryview(payload)[8 + length :]).hexdigest()
+    write_file(out, tensors, {**metadata, "sshs_model_hash": digest})

@@ -15,14 +15,13 @@ from compose.train.common import (
     RunDir,
     adamw,
     cosine,
-    load_state,
     require_finite,
-    save_atomic,
     set_rate,
 )
 from compose.train.recognizer_damage import Damage, damage
 from compose.train.recognizer_data import Labels
 from compose.train.recognizer_loss import losses, total
+from compose.train.state import load_state, save_state
 from compose.world.recognizer import Recognizer, channels_last
 
 STAGE = "recognizer"
@@ -119,7 +118,7 @@ class Trainer:
             "step": self.step,
             "seconds": seconds,
         }
-        save_atomic(state, path)
+        save_state(state, path)
 
     def resume(self, path: Path) -> float:
         """Go on from a checkpoint if there is one; returns the seconds spent so far."""
@@ -147,7 +146,7 @@ def optimise(settings: Settings, folder: RunDir, pictures: Tensor, truth: Labels
         The averaged network, in evaluation mode.
     """
     trainer = Trainer(settings, pictures.device)
-    path = folder.stage(STAGE) / "checkpoint.pt"
+    path = folder.stage(STAGE) / "checkpoint.safetensors"
     spent = trainer.resume(path)
     clock = Clock(settings.minutes * 60 or float("inf"), spent=spent)
     saved = clock.elapsed

@@ -19,15 +19,14 @@ from compose.train.common import (
     RunDir,
     adamw,
     cosine,
-    load_state,
     psnr,
     require_finite,
-    save_atomic,
     set_rate,
 )
 from compose.train.data import as_float, draw_share, fresh_pictures
 from compose.train.pace import Pace
 from compose.train.ranks import Ranks
+from compose.train.state import load_state, save_state
 from compose.train.vae_parts import build_vae, normalise_latents, reconstruct, vae_loss
 
 
@@ -104,7 +103,7 @@ class _Training:
         self.optimiser = adamw(self.model.parameters(), options.lr, device)
         self.clock = Clock(options.minutes * 60, options.deadline)
         self.step = 0
-        self.path = RunDir(options.run).stage("vae") / "state.pt"
+        self.path = RunDir(options.run).stage("vae") / "state.safetensors"
         if self.path.exists():
             self.restore()
         self.generator = torch.Generator(device).manual_seed(
@@ -124,7 +123,7 @@ class _Training:
             "optimiser": self.optimiser.state_dict(), "step": self.step,
             "spent": self.clock.elapsed,
         }  # fmt: skip
-        save_atomic(state, self.path)
+        save_state(state, self.path)
 
     def advance(self, progress: float) -> Tensor:
         """One optimiser step; returns the loss []."""

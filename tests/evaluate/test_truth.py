@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,8 @@ from PIL import Image
 from compose.errors import RequestError
 from compose.evaluate.cases import Case, make_cases
 from compose.evaluate.features import NAME, read_features, update_features
-from compose.evaluate.records import Record
+from compose.evaluate.records import Record, append_records
+from compose.evaluate.report import write_report
 from compose.evaluate.truth import corpus_figures, kid, kid_core, mean_distance
 from compose.world.renderer import render
 from compose.world.scene import Scene
@@ -92,7 +94,7 @@ def test_true_pictures_are_near_and_faulty_ones_far(folder) -> None:
     assert washed.value > 10 * abs(true.value)
     assert found["true", "diversity"].value == pytest.approx(1, abs=0.15)
     assert found["stuck", "diversity"].value == 0.0
-    assert all(f.low <= f.value <= f.high and f.n == 9 for f in found.values())
+    assert all(f.low <= f.value <= f.high and (f.n, f.units) == (18, 9) for f in found.values())
 
 
 def test_mean_distance_by_hand() -> None:
@@ -126,3 +128,22 @@ def test_nothing_to_compare_with(tmp_path) -> None:
     assert corpus_figures(tmp_path) == []
     update_features(tmp_path, pictures(tmp_path, "true", drawn(other)))
     assert corpus_figures(tmp_path) == []
+
+
+def test_the_report_shows_them_beside_the_others(folder, tmp_path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "evaluation"))
+    rows = ("rendered", "true", "washed")
+    records = [r for row in rows for r in pictures(copied, row, drawn(other))]
+    append_records(copied, [replace(r, measures={"all_primary": 1.0}) for r in records])
+    written = write_report(copied)["rows"]
+    for found in corpus_figures(copied):
+        shown = [r for r in written if (r["method"], r["metric"]) == (found.row, found.metric)]
+        if found.row not in rows:
+            assert shown == []
+            continue
+        values = {name: getattr(found, name) for name in ("value", "low", "high", "n", "units")}
+        assert shown == [
+            {"method": found.row, "metric": found.metric, "group": None, "adapters": 1, **values}
+        ]
+    page = (copied / "report.html").read_text()
+    assert "distance to true pictures" in page and "variety" in page

@@ -1,65 +1,26 @@
-"""Models from folders and from single files: the same pictures, or one clear line."""
+"""Models from folders and from single files: the same pictures."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from compose.adapters.library import AdapterLibrary
-from compose.composer import Composer
 from compose.device import pick_dtype
-from compose.errors import ComposeError, MissingExtraError, ModelError, RequestError
-from compose.fusion.merge import Merge
-from compose.models import detect, quantization, source
+from compose.errors import ComposeError, ModelError
+from compose.models import detect, source
 from compose.models.family import Family
 from compose.models.loading import load
 from compose.models.options import LoadOptions
 from compose.models.sd15 import StableDiffusion15
 from compose.models.source import find, packages
-from tests import engine
 from tests.ldm import original_file, original_state
-from tests.models import headers
+from tests.models.sources import CPU, GPU, picture
 from tests.tiny import tiny_folder, tiny_pipeline
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("folder") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same weights as in the folder."""
-    return original_file(tiny_pipeline(), tmp_path_factory.mktemp("file") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def settings(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder without its weights."""
-    bare = tmp_path_factory.mktemp("settings") / "tiny"
-    return Path(shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("*.safetensors")))
-
-
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return engine.files(tmp_path_factory.mktemp("adapters"))
-
-
-def picture(model: Path, paths: list[Path], **options: object) -> bytes:
-    loaded = Composer.load(
-        str(model), device="cpu", options=LoadOptions(**options), library=AdapterLibrary(())
-    )
-    with loaded as composer:
-        asked = engine.request(paths, [0.8, -0.5, 0.6], Merge(), steps=2)
-        return composer.generate(asked).images[0].image.tobytes()
 
 
 def test_a_file_and_a_folder_of_the_same_weights_draw_the_same(
@@ -84,15 +45,6 @@ def test_settings_are_found_in_the_cache_of_the_hub(
     assert set(asked) == {"stable-diffusion-v1-5/stable-diffusion-v1-5"}
 
 
-def test_without_settings_the_way_to_them_is_told(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "try_to_load_from_cache", lambda *where: None)
-    with pytest.raises(ModelError, match="--model-config") as caught:
-        find(str(file))
-    assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in str(caught.value)
-
-
 def test_parts_that_a_file_lacks_come_from_the_folder(
     folder: Path, settings: Path, paths: list[Path], tmp_path: Path
 ) -> None:
@@ -103,60 +55,6 @@ def test_parts_that_a_file_lacks_come_from_the_folder(
     assert picture(path, paths, config=str(folder)) == picture(folder, paths)
     with pytest.raises(ModelError, match="lacks vae"):
         find(str(path), LoadOptions(config=str(settings)))
-
-
-@pytest.mark.parametrize(
-    ("gone", "words"),
-    [
-        ("model.diffusion_model.middle_block.1.proj_in.weight", "call for are missing"),
-        ("first_stage_model.decoder.mid.block_1.conv1.bias", "call for are missing"),
-        (
-            "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.bias",
-            r"lacks 1 tensors of text_encoder.*layers\.1\.mlp\.fc1\.bias",
-        ),
-    ],
-)
-def test_a_file_that_lacks_tensors_is_refused(
-    file: Path, settings: Path, tmp_path: Path, gone: str, words: str
-) -> None:
-    state = load_file(file)
-    del state[gone]
-    path = tmp_path / "holes.safetensors"
-    save_file(state, path)
-    with pytest.raises(ModelError, match=words):
-        load(str(path), device=CPU, options=LoadOptions(config=str(settings)))
-
-
-def test_settings_of_another_size_are_refused_in_one_line(
-    file: Path, settings: Path, tmp_path: Path
-) -> None:
-    other = Path(shutil.copytree(settings, tmp_path / "other"))
-    config = other / "unet" / "config.json"
-    said = json.loads(config.read_text())
-    config.write_text(json.dumps({**said, "block_out_channels": [16, 16, 24]}))
-    with pytest.raises(ModelError, match="could not be loaded") as caught:
-        load(str(file), device=CPU, options=LoadOptions(config=str(other)))
-    assert "\n" not in str(caught.value) and str(file) in str(caught.value)
-
-
-def test_settings_of_another_family_are_refused(
-    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = headers.header_file(tmp_path / "xl.safetensors", headers.WHOLE["sdxl"])
-    two = {**detect.FAMILIES, "StableDiffusionXLPipeline": StableDiffusion15}
-    monkeypatch.setattr(detect, "FAMILIES", two)
-    with pytest.raises(ModelError, match="for a StableDiffusionPipeline; expected both of one"):
-        find(str(path), LoadOptions(config=str(settings)))
-
-
-@pytest.mark.parametrize("base", headers.WHOLE)
-def test_a_file_of_a_family_that_is_not_there_is_refused(
-    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(detect, "FAMILIES", {"SomePipeline": StableDiffusion15})
-    path = headers.header_file(tmp_path / "x.safetensors", headers.WHOLE[base])
-    with pytest.raises(ModelError, match=r"x\.safetensors .*not supported.*SomePipeline"):
-        find(str(path))
 
 
 def test_v_prediction_is_followed(settings: Path, tmp_path: Path) -> None:
@@ -179,9 +77,6 @@ def test_too_little_memory_is_no_fault_of_the_files(
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", greedy)
     with pytest.raises(RuntimeError, match="allocate"):
         load(str(folder), device=CPU)
-
-
-# --- the denoiser from another file
 
 
 def test_a_denoiser_of_its_own(folder: Path, paths: list[Path], tmp_path: Path) -> None:
@@ -212,136 +107,6 @@ def test_a_file_and_a_denoiser_of_its_own(
     other = original_file(tiny_pipeline(seed=5), tmp_path / "other.safetensors")
     both = picture(file, paths, config=str(settings), denoiser=str(other))
     assert both == picture(folder, paths, denoiser=str(other))
-
-
-# --- what is refused
-
-
-def test_a_denoiser_given_as_model(tmp_path: Path) -> None:
-    path = headers.header_file(tmp_path / "unet.safetensors", headers.unet(768))
-    with pytest.raises(ModelError, match=r"alone; expected a whole model: .*--denoiser"):
-        find(str(path))
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("x.ckpt", "a pickle"),
-        ("x.bin", "a pickle"),
-        ("x.gguf", "GGUF file.*--denoiser"),
-        ("x.safetensors", "first bytes"),
-    ],
-)
-def test_files_of_another_kind(tmp_path: Path, name: str, words: str) -> None:
-    (tmp_path / name).write_bytes(b"something else altogether")
-    with pytest.raises(ModelError, match=words):
-        find(str(tmp_path / name))
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("nowhere.safetensors", "no denoiser at"),
-        ("x.gguf", "no GGUF file"),
-        ("x.ckpt", "holds no denoiser"),
-    ],
-)
-def test_denoisers_of_another_kind(folder: Path, tmp_path: Path, name: str, words: str) -> None:
-    if name != "nowhere.safetensors":
-        (tmp_path / name).write_bytes(b"something else altogether")
-    with pytest.raises(ModelError, match=words):
-        find(str(folder), LoadOptions(denoiser=str(tmp_path / name)))
-
-
-def test_a_denoiser_of_another_family(folder: Path, tmp_path: Path) -> None:
-    path = headers.header_file(tmp_path / "x.safetensors", headers.flux(guided=True))
-    with pytest.raises(ModelError, match="denoiser of a FluxPipeline"):
-        find(str(folder), LoadOptions(denoiser=str(path)))
-
-
-def test_a_denoiser_of_another_size(folder: Path, tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    save_file(tiny_pipeline(linear_projection=True).unet.state_dict(), path)
-    with pytest.raises(ModelError, match="could not be loaded"):
-        load(str(folder), device=CPU, options=LoadOptions(denoiser=str(path)))
-
-
-def test_a_gguf_file_needs_its_package(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "x.gguf").write_bytes(b"GGUF and so on")
-    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"lora-compose\[gguf\]"):
-        find(str(folder), LoadOptions(denoiser=str(tmp_path / "x.gguf")))
-
-
-def test_settings_for_a_folder_make_no_sense(folder: Path, settings: Path) -> None:
-    with pytest.raises(ModelError, match="drop --model-config"):
-        find(str(folder), LoadOptions(config=str(settings)))
-
-
-@pytest.mark.parametrize("field", ["quantize", "offload"])
-def test_unknown_options(field: str) -> None:
-    with pytest.raises(RequestError, match="'some'"):
-        LoadOptions(**{field: "some"})
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"offload": "model"}, "on a cpu.*--offload"),
-        ({"offload": "sequential"}, "on a cpu.*--offload"),
-        ({"quantize": "bnb4"}, "on a cpu.*torchao-int8"),
-        ({"quantize": "bnb8"}, "on a cpu"),
-    ],
-)
-def test_options_that_need_a_gpu(folder: Path, options: dict[str, str], words: str) -> None:
-    with pytest.raises(RequestError, match=words):
-        load(str(folder), device=CPU, options=LoadOptions(**options))
-
-
-def test_quantising_needs_its_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"lora-compose\[torchao\]"):
-        load(str(folder), device=CPU, options=LoadOptions(quantize="torchao-int8"))
-
-
-GPU = torch.device("cuda")  # never reached: the options are refused before anything is loaded
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"quantize": "torchao-int8", "offload": "sequential"}, "layer by layer"),
-        ({"quantize": "bnb4", "stored": True}, "unet is stored quantised already"),
-        ({"offload": "sequential", "stored": True}, "layer by layer"),
-        ({"quantize": "bnb4", "single": True}, "one file"),
-    ],
-)
-def test_options_that_exclude_each_other(
-    folder: Path,
-    file: Path,
-    settings: Path,
-    tmp_path: Path,
-    options: dict[str, object],
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(quantization, "find_spec", lambda name: object())
-    given = dict(options)
-    model = folder
-    if given.pop("single", False):
-        model, given["config"] = file, str(settings)
-    if given.pop("stored", False):
-        model = Path(shutil.copytree(folder, tmp_path / "stored"))
-        config = model / "unet" / "config.json"
-        stored = {"quantization_config": {"quant_method": "bitsandbytes"}}
-        config.write_text(json.dumps({**json.loads(config.read_text()), **stored}))
-    with pytest.raises(RequestError, match=words):
-        load(str(model), device=GPU, options=LoadOptions(**given))
-
-
-# --- what comes of it
 
 
 def test_the_table_decides_for_folders_files_and_pipelines_alike(
@@ -411,81 +176,3 @@ def test_packages_that_compute(folder: Path) -> None:
     assert packages(found, LoadOptions(quantize="bnb8")) == ("bitsandbytes",)
     assert packages(found, LoadOptions(attention_backend="_native_math")) == ()
     assert packages(found, LoadOptions(attention_backend="xformers")) == ("xformers",)
-
-
-# --- quantised bases, where their packages are installed
-
-
-def test_a_base_quantised_by_torchao(folder: Path, paths: list[Path]) -> None:
-    pytest.importorskip("torchao")
-    options = LoadOptions(quantize="torchao-int8")
-    loaded = Composer.load(str(folder), device="cpu", options=options, library=AdapterLibrary(()))
-    with loaded as composer:
-        unet = composer.family.pipe.unet
-        weight = unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight
-        assert "torchao" in type(weight).__module__
-        stored = {n: p.clone() for n, p in unet.named_parameters() if "torchao" not in str(type(p))}
-        zero = engine.request(paths, [0.0] * 3, Merge(), steps=2)
-        expected = engine.stock(composer.family.pipe, zero, "pil").tobytes()
-        assert composer.generate(zero).images[0].image.tobytes() == expected
-        some = engine.request(paths, [0.8, -0.5, 0.6], Merge(), steps=2)
-        assert composer.generate(some).images[0].image.tobytes() != expected
-        composer.close()
-        now = dict(unet.named_parameters())
-        assert all(torch.equal(now[name], value) for name, value in stored.items())
-        assert now["mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"] is weight
-
-
-def test_a_denoiser_in_a_gguf_file(folder: Path, paths: list[Path], tmp_path: Path) -> None:
-    """The oracle is a folder of the weights that the file decodes to."""
-    gguf = pytest.importorskip("gguf")
-    from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
-
-    kind, packed = gguf.GGMLQuantizationType.Q8_0, 0
-    path, decoded = tmp_path / "unet.gguf", {}
-    writer = gguf.GGUFWriter(str(path), "unet")
-    for name, tensor in tiny_pipeline().unet.state_dict().items():
-        decoded[name] = tensor
-        if tensor.ndim != 2 or tensor.shape[1] % 32 or "time_" in name:
-            writer.add_tensor(name, tensor.numpy())
-            continue
-        codes = gguf.quants.quantize(tensor.numpy(), kind)
-        writer.add_tensor(name, codes, raw_dtype=kind)
-        parameter = GGUFParameter(torch.from_numpy(codes), quant_type=kind)
-        decoded[name] = dequantize_gguf_tensor(parameter).to(torch.float32).contiguous()
-        packed += 1
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    assert packed > 10
-    plain = Path(shutil.copytree(folder, tmp_path / "decoded"))
-    weights = plain / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file(decoded, weights, metadata={"format": "pt"})
-    got = picture(folder, paths, denoiser=str(path))
-    assert got == picture(plain, paths) and got != picture(folder, paths)
-    found = find(str(folder), LoadOptions(denoiser=str(path)))
-    assert packages(found, LoadOptions()) == ("gguf",)
-    with pytest.raises(RequestError, match="unet is stored quantised already"):
-        both = LoadOptions(denoiser=str(path), quantize="torchao-int8")
-        load(str(folder), device=CPU, options=both)
-
-
-def test_a_gguf_file_that_is_cut_short(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
-    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(8))
-    with pytest.raises(ModelError, match="could not be loaded") as caught:
-        load(str(folder), device=CPU, options=LoadOptions(denoiser=str(tmp_path / "x.gguf")))
-    assert str(tmp_path / "x.gguf") in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "package"), [("torchao-int8", "torchao"), ("bnb4", "bitsandbytes")]
-)
-def test_each_library_gets_settings_of_its_own(name: str, package: str) -> None:
-    pytest.importorskip(package)
-    parts = {"transformer": "diffusers", "text_encoder_3": "transformers"}
-    found = quantization.configs(name, parts, torch.bfloat16)
-    homes = {part: type(config).__module__.split(".")[0] for part, config in found.items()}
-    assert homes == parts
-    assert quantization.configs("none", parts, torch.bfloat16) == {}

@@ -13,13 +13,14 @@ from torch import nn
 from compose.errors import ModelError
 from compose.train.__main__ import main
 from compose.train.base import BaseOptions, Training, train_base
-from compose.train.common import Clock, Ema, RunDir, cosine, load_state, load_tensors
+from compose.train.common import Clock, Ema, RunDir, cosine, load_tensors
 from compose.train.data import SHARD, as_float, draw_lots, make_data, shard_lots
 from compose.train.drawing import draw, draw_ahead, lot_size
 from compose.train.export import build_scheduler, export
 from compose.train.latents import load_latents
 from compose.train.parts import give_rare_tokens, noise_levels, spread_timesteps
 from compose.train.ranks import Ranks, launch
+from compose.train.state import load_state
 from compose.train.tokenizer import Lookup, load_tokenizer
 from compose.train.vae import VaeOptions, random_crops, train_vae
 from compose.train.vae_parts import build_vae, detail_weight, normalise_latents, reconstruct
@@ -119,7 +120,7 @@ def test_latents_are_those_of_the_pictures_and_are_read_again(run: Path) -> None
 
 
 def test_a_stage_goes_on_where_it_stopped(run: Path) -> None:
-    state = run / "unet" / "state.pt"
+    state = run / "unet" / "state.safetensors"
     before = load_state(state)
     launch(train_base, base_options(run, 60.0, 1), 1, "cpu")
     after = load_state(state)
@@ -152,7 +153,8 @@ def test_export_is_a_pipeline_that_draws(run: Path, tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert stored["safety_checker"] == [None, None] and stored["requires_safety_checker"] is False
     half = StableDiffusionPipeline.from_pretrained(tmp_path / "model", dtype=torch.float16)
-    averaged = load_state(run / "unet" / "state.pt")["ema"]["values"]["unet.conv_in.weight"]
+    state = load_state(run / "unet" / "state.safetensors")
+    averaged = state["ema"]["values"]["unet.conv_in.weight"]
     assert torch.equal(half.unet.conv_in.weight, averaged.half())
 
 
@@ -287,9 +289,9 @@ def test_a_finished_stage_is_skipped_and_an_unknown_one_refused(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ask = ["world", "--out", str(run), "--gpus", "0", "--minutes-vae", "0"]
-    state = (run / "vae" / "state.pt").read_bytes()
+    state = (run / "vae" / "state.safetensors").read_bytes()
     assert main([*ask, "--stages", "vae"]) == 0
-    assert (run / "vae" / "state.pt").read_bytes() == state
+    assert (run / "vae" / "state.safetensors").read_bytes() == state
     assert log(run, "vae")[-1]["skipped"] == "finished before"
     assert main([*ask, "--stages", "vea"]) == 2
     assert "unknown stage 'vea'" in capsys.readouterr().err

@@ -199,11 +199,11 @@ def test_a_resumed_training_goes_on_bit_by_bit(tmp_path):
     torch.manual_seed(0)
     one = Trainer(Settings(), CPU)
     one.learn(pictures, truth, 0.0)
-    one.save(tmp_path / "checkpoint.pt", seconds=12.5)
+    one.save(tmp_path / "checkpoint.safetensors", seconds=12.5)
     one.learn(pictures, truth, 0.5)
     two = Trainer(Settings(), CPU)
     assert two.resume(tmp_path / "none.pt") == 0.0
-    assert two.resume(tmp_path / "checkpoint.pt") == 12.5
+    assert two.resume(tmp_path / "checkpoint.safetensors") == 12.5
     two.learn(pictures, truth, 0.5)
     assert two.step == one.step == 2
     for name, value in one.network.state_dict().items():

@@ -10,12 +10,13 @@ import torch
 from compose.errors import ModelError
 from compose.train import tokenizer as words_of
 from compose.train.base import BaseOptions, train_base
-from compose.train.common import RunDir, load_state
+from compose.train.common import RunDir
 from compose.train.data import make_data
 from compose.train.export import export
 from compose.train.parts import build_text_encoder, build_unet
 from compose.train.ranks import launch
 from compose.train.start import adopt_vae, fresh_words, grown_text_encoder
+from compose.train.state import load_state
 from compose.train.tokenizer import Lookup, build_tokenizer
 from compose.train.vae_parts import build_vae
 from compose.world.captions import words
@@ -72,13 +73,13 @@ def test_a_run_without_vae_goes_on_from_a_pipeline(pipeline: Path, tmp_path: Pat
         tmp_path, 60.0, math.inf, batch=2, lr=1e-4, compile=False, init=pipeline, max_steps=0
     )
     launch(train_base, options, 1, "cpu")
-    state = load_state(tmp_path / "unet" / "state.pt")
+    state = load_state(tmp_path / "unet" / "state.safetensors")
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
     unet = UNet2DConditionModel.from_pretrained(pipeline / "unet").state_dict()
     assert all(torch.equal(state["models"][f"unet.{name}"], unet[name]) for name in unet)
     launch(train_base, replace(options, max_steps=1), 1, "cpu")
-    after = load_state(tmp_path / "unet" / "state.pt")
+    after = load_state(tmp_path / "unet" / "state.safetensors")
     assert after["step"] == 1
     assert not torch.equal(after["models"]["unet.conv_in.weight"], unet["conv_in.weight"])
     export(tmp_path, tmp_path / "model")

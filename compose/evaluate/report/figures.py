@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from compose.evaluate.bootstrap import (
 )
 from compose.evaluate.report.table import Part, Row, Table
 from compose.evaluate.report.words import sign
+from compose.evaluate.truth import corpus_figures
 
 CEILING = "alone"
 """The control in which each adapter acts alone."""
@@ -70,6 +72,14 @@ def means(table: Table) -> Iterator[Figure]:
             interval = _mean(table, row, measure, inside)
             if interval is not None:
                 yield Figure(row.name, part, measure, interval)
+
+
+def corpus(folder: Path, table: Table) -> Iterator[Figure]:
+    """Figures of many pictures at once, where the folder holds the features for them."""
+    for found in corpus_figures(folder):
+        if table.find(found.row) is not None:
+            interval = Interval(found.value, found.low, found.high, found.n, found.units)
+            yield Figure(found.row, table.whole, found.metric, interval)
 
 
 def differences(table: Table) -> Iterator[Figure]:

@@ -9,7 +9,7 @@ from compose.evaluate.report.figures import CEILING, RANDOM
 from compose.evaluate.report.html import Html, tag, together
 from compose.evaluate.report.pictures import sheet, side_by_side
 from compose.evaluate.report.sections import Content
-from compose.evaluate.report.words import sign, words
+from compose.evaluate.report.words import CORPUS, sign, words
 
 _HERE = Path(__file__).parent
 _DRAWN = {
@@ -91,7 +91,7 @@ def _tables(content: Content) -> list[tuple[str, str, Html]]:
     """The sections of figures."""
     t = content.table
     kinds = list(dict.fromkeys(m.partition("/")[0] for m in t.measures if "/" in m))
-    measures = [sections.measure_table(content, m) for m in t.plain]
+    measures = [sections.measure_table(content, m) for m in (*t.plain, *CORPUS)]
     adapters = [sections.adapter_table(content, kind) for kind in kinds]
     return [
         (

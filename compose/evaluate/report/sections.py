@@ -13,7 +13,7 @@ from compose.evaluate.report.figures import COSTS, REFERENCES, Figure
 from compose.evaluate.report.html import Html, table, tag, together
 from compose.evaluate.report.plot import Point, scale, scatter, strip
 from compose.evaluate.report.table import Part, Row, Table
-from compose.evaluate.report.words import sign, words
+from compose.evaluate.report.words import CORPUS, sign, words
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,15 @@ def by_part(content: Content) -> Html:
 
 
 def glance(content: Content) -> Html:
-    """Every measure of whole pictures in every row, without intervals."""
+    """Every measure of whole pictures, and of many at once, in every row, without intervals."""
     t = content.table
     body = []
+    measured = {figure.metric for figure in content.means}
+    measures = (*t.plain, *(m for m in CORPUS if m in measured))
     for row in t.rows:
-        means = [content.mean(row.name, measure, t.whole) for measure in t.plain]
+        means = [content.mean(row.name, measure, t.whole) for measure in measures]
         body.append([row.name, *("" if m is None else f"{m.value:.3f}" for m in means)])
-    return table(["row", *(measure.replace("_", " ") for measure in t.plain)], body, _kinds(t.rows))
+    return table(["row", *(m.replace("_", " ") for m in measures)], body, _kinds(t.rows))
 
 
 def measure_table(content: Content, measure: str) -> Html:

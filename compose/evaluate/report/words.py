@@ -25,6 +25,8 @@ class Words:
     meaning: str = ""
 
 
+CORPUS = ("kid", "diversity")
+"""Measures of many pictures at once."""
 HEADLINE = "all_primary"
 """The measure that reports open with, where the records have it."""
 
@@ -72,6 +74,17 @@ MEASURES: Mapping[str, Words] = MappingProxyType(
             "style strength", "more", "How sure the recognizer is of an adapter's style."
         ),
         "all_right": Words("nothing wrong", "more", "Every attribute, place, background, style."),
+        "kid": Words(
+            "distance to true pictures",
+            "less",
+            "Kernel distance to renders of the same scenes, on the recognizer's features; 0 for"
+            " true pictures. Intervals leave out one case at a time.",
+        ),
+        "diversity": Words(
+            "variety",
+            meaning="How far the seeds of a case lie apart, over that of renders of its scenes: 1"
+            " is as varied as the world, 0 always the same picture.",
+        ),
     }
 )
 """Measures of the embedded world in the order in which reports show them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import secrets
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,10 +24,18 @@ from compose.evaluate.report.comparing import (
     load_report,
     read_report,
 )
-from compose.evaluate.report.figures import costs, differences, means, retentions, transfers
+from compose.evaluate.report.figures import (
+    corpus,
+    costs,
+    differences,
+    means,
+    retentions,
+    transfers,
+)
 from compose.evaluate.report.page import page
 from compose.evaluate.report.sections import Content
 from compose.evaluate.report.table import load_table
+from compose.whole import write_whole
 
 JSON, HTML = "report.json", "report.html"
 _PROGRAMS = ("lora-compose", "torch", "diffusers", "transformers", "numpy")
@@ -62,7 +69,7 @@ def write_report(
     apart = tuple(differences(table))
     content = Content(
         table,
-        means=tuple(means(table)),
+        means=(*means(table), *corpus(folder, table)),
         differences=apart,
         retentions=tuple(retentions(table)),
         transfers=transfers(table, apart),
@@ -74,8 +81,8 @@ def write_report(
         comparison = compare_loaded(older, Loaded(folder / JSON, data, table))
         content = replace(content, comparison=comparison)
         data["comparison"] = {**comparison.to_json(), "summary": comparison.lines()}
-    _write(folder / HTML, page(content, folder))
-    _write(folder / JSON, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    write_whole(folder / HTML, page(content, folder).encode())
+    write_whole(folder / JSON, f"{json.dumps(data, indent=1, allow_nan=False)}\n".encode())
     return data
 
 
@@ -128,13 +135,3 @@ def _host() -> dict[str, str | int | None]:
         "processors": os.cpu_count(),
         "device": device,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
