@@ -14,7 +14,7 @@ from torch import Tensor
 from compose.adapters.saving import write_file
 
 _OUTLINE = "outline"
-"""Key of the header's text: the nesting, in which a tensor is a name and its memory layout."""
+"""Key of the header's text: the nesting, in which a tensor is a name and its strides."""
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
@@ -29,9 +29,9 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
 
     def outline(value: Any) -> Any:
         if isinstance(value, Tensor):
-            name, last = str(len(tensors)), _channels_last(value)
+            name = str(len(tensors))
             tensors[name] = value.detach().cpu().contiguous()
-            return {"tensor": name, "channels_last": last}
+            return {"tensor": name, "stride": value.stride()}
         if isinstance(value, Mapping):
             return {"table": [[key, outline(item)] for key, item in value.items()]}
         if isinstance(value, list | tuple):
@@ -45,7 +45,8 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
     """Read what `save_state` wrote; tuples come back as lists.
 
-    Tensors keep their memory layout: a fused optimiser wants that of its parameters.
+    Tensors keep their strides: a fused optimiser wants those of its parameters, also where a size
+    of 1 leaves them open, as in a 1x1 convolution.
     """
     with safe_open(path, "pt", device=str(device)) as file:
 
@@ -57,15 +58,9 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
             if "list" in part:
                 return [filled(item) for item in part["list"]]
             value: Tensor = file.get_tensor(part["tensor"])
-            last = torch.channels_last if part["channels_last"] else torch.contiguous_format
-            return value.contiguous(memory_format=last)
+            laid = torch.empty_strided(
+                value.shape, part["stride"], dtype=value.dtype, device=value.device
+            )
+            return laid.copy_(value)
 
         return filled(json.loads(file.metadata()[_OUTLINE]))
-
-
-def _channels_last(value: Tensor) -> bool:
-    return (
-        value.ndim == 4
-        and not value.is_contiguous()
-        and value.is_contiguous(memory_format=torch.channels_last)
-    )
