@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from compose.attention import Bias, Isolation
 from compose.gate import Gate
 from compose.method import GatedMethod, param
 from compose.regions import OVERLAPS, feathered, shared
@@ -27,8 +29,10 @@ class Regional(GatedMethod):
     What layers on text make of the words serves every place alike, so there an adapter acts only as
     much as it does at every place: in full without a region, and not at all when its region leaves
     anything out. `tara*regional` lets each adapter speak on its own words instead. Text encoders
-    come before all this; an adapter's part of them acts at its full weight. The model's own
-    attention still looks across the borders of regions.
+    come before all this; an adapter's part of them acts at its full weight.
+
+    The model's own attention looks across the borders of regions, unless `isolate` keeps it from
+    that (LoRA-Composer, arXiv 2403.11627, section 4.2; see `compose.attention.Isolation`).
     """
 
     name: ClassVar[str] = "regional"
@@ -64,6 +68,14 @@ class Regional(GatedMethod):
         choices=("least", "mean", "full"),
     )
 
+    isolate: float = param(
+        0.0,
+        "for which share of the run, from its beginning, image tokens of one region do not attend"
+        " to those of another: 0 never, 1 always",
+        low=0.0,
+        high=1.0,
+    )
+
     def prepare(self, run: Run) -> Gate:
         """The gate without the weights; it is the same at every step."""
         masks = self.masks(run)
@@ -88,3 +100,11 @@ class Regional(GatedMethod):
         """Own regions, under the weights."""
         gate: Gate = replace(run.state, weight=torch.tensor([run.weights]))
         return gate
+
+    def biases(self, run: Run, step: Step) -> Sequence[Bias]:
+        """Isolation of the regions, as drawn, while it lasts; a full one takes no part in it."""
+        regions = run.regions[torch.tensor(run.placed)]
+        regions = regions[regions.amin((1, 2)) < 1]
+        if step.progress >= self.isolate or len(regions) < 2:
+            return ()
+        return (Isolation(regions[None]),)
