@@ -278,7 +278,8 @@ class Run:
         self, group: Sequence[Piece], layout: TokenLayout, text: int, *, partial: bool = False
     ) -> Iterator[list[Record]]:
         """Around one call: attention in its back end, captured and biased as the passes ask."""
-        watch = Watch(self._layers, layout, text, watched(group), partial=partial)
+        slot = self.slots[self.family.denoiser_name]
+        watch = Watch(self._layers, layout, text, watched(group), slot=slot, partial=partial)
         with (
             watch.watching(),
             self.family.routed(self._layers, watched=watch.modules, biased=watch.biased),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compose.attention import Bias, Isolation
+from compose.errors import RequestError
 from compose.gate import Gate
 from compose.method import GatedMethod, param
 from compose.regions import OVERLAPS, feathered, shared
@@ -64,8 +65,9 @@ class Regional(GatedMethod):
     text: str = param(
         "least",
         "in layers on text, least: an adapter acts as much as it does at every place; mean: as much"
-        " as on average over the picture; full: as if it had no region",
-        choices=("least", "mean", "full"),
+        " as on average over the picture; full: as if it had no region; places: as much as where"
+        " the image token is that attends",
+        choices=("least", "mean", "full", "places"),
     )
 
     isolate: float = param(
@@ -76,15 +78,28 @@ class Regional(GatedMethod):
         high=1.0,
     )
 
+    def check(self, run: Run) -> None:
+        """Refuse `text=places` where text is seen by more than image tokens."""
+        super().check(run)
+        layers = run.family.attention_layers()
+        if self.text == "places" and any(site.keys == "joint" for site in layers):
+            raise RequestError(
+                f"text=places was asked for with a model of family {run.family.name}, in whose"
+                " attention words are seen by other words too, which have no place; expected a"
+                " model with cross-attention, or text=least, mean or full"
+            )
+
     def prepare(self, run: Run) -> Gate:
         """The gate without the weights; it is the same at every step."""
         masks = self.masks(run)
-        text = None
-        if self.text != "full":
+        text = queries = None
+        if self.text == "places":
+            queries = masks[None]
+        elif self.text != "full":
             tokens = run.text([1.0] * len(masks)).cond.embeds.shape[1]
             share = masks.amin((1, 2)) if self.text == "least" else masks.mean((1, 2))
             text = share.expand(1, tokens, -1)
-        return Gate(torch.ones(1, len(masks)), text=text, image=masks[None])
+        return Gate(torch.ones(1, len(masks)), text=text, image=masks[None], queries=queries)
 
     def masks(self, run: Run) -> Tensor:
         """How much of each adapter acts at each place, [K, H, W]."""
