@@ -93,11 +93,8 @@ class Watch:
         self._due = {s for s in layers if any(rule(s) for _, _, rule in captures)}
         biased = {s for s in layers if any(rule(s) for _, _, rule in biases)}
         placed = {s for s in layers if s.keys == "text"} if self._slot.uneven else set()
-        self._wishes = {
-            site: f"attention was to be {wish}"
-            for wish, sites in (("gated by place", placed), ("biased", biased), ("captured", self._due))
-            for site in sites
-        }
+        kinds = {"gated by place": placed, "biased": biased, "captured": self._due}
+        self._wishes = {s: f"attention was to be {n}" for n, some in kinds.items() for s in some}
         self._modules = {s: m for s, m in layers.items() if s in self._wishes}
         self._places = {site: Place(site, layout, text) for site in self._modules}
         self.modules: Collection[nn.Module] = list(self._modules.values())

@@ -29,11 +29,9 @@ class Regional(GatedMethod):
 
     What layers on text make of the words serves every place alike, so there an adapter acts only as
     much as it does at every place: in full without a region, and not at all when its region leaves
-    anything out. `tara*regional` lets each adapter speak on its own words instead. Text encoders
-    come before all this; an adapter's part of them acts at its full weight.
-
-    The model's own attention looks across the borders of regions, unless `isolate` keeps it from
-    that (LoRA-Composer, arXiv 2403.11627, section 4.2; see `compose.attention.Isolation`).
+    anything out. `tara*regional` lets each adapter speak on its own words instead, `text=places` on
+    all words, to image tokens in its region (decision 0011). Text encoders come before all this; an
+    adapter's part of them acts in full. Attention looks across borders unless `isolate` forbids it.
     """
 
     name: ClassVar[str] = "regional"
@@ -61,7 +59,6 @@ class Regional(GatedMethod):
         "where no region is, base: no adapter that has a region acts; average: all of them share",
         choices=("base", "average"),
     )
-
     text: str = param(
         "least",
         "in layers on text, least: an adapter acts as much as it does at every place; mean: as much"
@@ -69,7 +66,6 @@ class Regional(GatedMethod):
         " the image token is that attends",
         choices=("least", "mean", "full", "places"),
     )
-
     isolate: float = param(
         0.0,
         "for which share of the run, from its beginning, image tokens of one region do not attend"
@@ -79,14 +75,13 @@ class Regional(GatedMethod):
     )
 
     def check(self, run: Run) -> None:
-        """Refuse `text=places` where text is seen by more than image tokens."""
+        """Refuse `text=places` where words are seen by other words too, which have no place."""
         super().check(run)
-        layers = run.family.attention_layers()
-        if self.text == "places" and any(site.keys == "joint" for site in layers):
+        layers = run.family.attention_layers() if self.text == "places" else ()
+        if any(layer.keys == "joint" for layer in layers):
             raise RequestError(
-                f"text=places was asked for with a model of family {run.family.name}, in whose"
-                " attention words are seen by other words too, which have no place; expected a"
-                " model with cross-attention, or text=least, mean or full"
+                f"text=places was asked for with a model of family {run.family.name}, where words"
+                " see words; expected one with cross-attention, or text=least, mean or full"
             )
 
     def prepare(self, run: Run) -> Gate:
