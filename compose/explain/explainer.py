@@ -103,8 +103,7 @@ class Explainer(Observer):
     ) -> None:
         """Take the chosen adapters out, one at a time."""
         self._keep_attention(run)
-        for k, mask in masks(run, passes).items():
-            self._seen[k].mask = mask
+        self._keep_masks(run, passes)
         if not self._due:
             return
         before = copy.copy(run.calls)
@@ -120,6 +119,7 @@ class Explainer(Observer):
 
     def explanations(self, run: Run) -> tuple[Explanation, ...]:
         """What has been seen, one for each image of a run that is over."""
+        self._keep_masks(run, ())
         steps = len(run.schedule.timesteps)
         return tuple(
             Explanation(
@@ -179,6 +179,10 @@ class Explainer(Observer):
                 shown = averaged(layers).mean(dim=1)  # over the words: [images, h, w]
                 self._seen[int(name.removeprefix(_MARK))].attention.append(shown.float().cpu())
         run.maps = {of: theirs for of, (_, theirs) in found.items() if theirs}
+
+    def _keep_masks(self, run: Run, passes: Sequence[Pass]) -> None:
+        for k, mask in masks(run, passes).items():
+            self._seen[k].mask = mask
 
     def _explained(self, run: Run, k: int, image: int, steps: int) -> Explained:
         seen = self._seen[k]
