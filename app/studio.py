@@ -23,6 +23,7 @@ from compose.request import Request
 from compose.result import ComposedImage, Prepared, Progress
 
 from .console import hush
+from .explaining import sheet_bytes
 from .files import write_new
 from .hub import local_model, local_settings
 from .identity import model_fingerprint, versions
@@ -41,11 +42,13 @@ class Saved:
         path: its file.
         sha256: of the raw RGB bytes.
         made: the picture and what it cost.
+        sheet: file of its explanation, where that was asked for.
     """
 
     path: Path
     sha256: str
     made: ComposedImage
+    sheet: Path | None = None
 
 
 class Studio:
@@ -130,8 +133,10 @@ class Studio:
                 recipe = self.recipe(made.request, marks, digest)
                 stem = f"{made.seed}-{name}-{_short_hash(recipe)}"
                 data = png_bytes(image, recipe, distilled=distilled)
+                told = None if made.explanation is None else sheet_bytes(made, made.explanation)
                 path = write_new(folder, stem, ".png", data)
-                yield Saved(path, digest, made)
+                sheet = told and write_new(folder, f"{path.stem}-explain", ".png", told)
+                yield Saved(path, digest, made, sheet or None)
 
     def marks(self, request: Request) -> tuple[AdapterMark, ...]:
         """Names and hashes of the adapters of a request."""
