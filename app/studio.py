@@ -112,7 +112,8 @@ class Studio:
 
         Args:
             prepared: a checked request.
-            label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``.
+            label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``, and
+                the same with ``-explain`` for the sheet of a picture that is explained.
             folder: where to save.
             each: called after every step with the steps done and their total.
 
@@ -133,10 +134,11 @@ class Studio:
                 recipe = self.recipe(made.request, marks, digest)
                 stem = f"{made.seed}-{name}-{_short_hash(recipe)}"
                 data = png_bytes(image, recipe, distilled=distilled)
-                told = None if made.explanation is None else sheet_bytes(made, made.explanation)
+                told = sheet_bytes(made, made.explanation) if made.explanation else None
                 path = write_new(folder, stem, ".png", data)
-                sheet = told and write_new(folder, f"{path.stem}-explain", ".png", told)
-                yield Saved(path, digest, made, sheet or None)
+                beside = f"{path.stem}-explain"
+                sheet = write_new(folder, beside, ".png", told) if told else None
+                yield Saved(path, digest, made, sheet)
 
     def marks(self, request: Request) -> tuple[AdapterMark, ...]:
         """Names and hashes of the adapters of a request."""

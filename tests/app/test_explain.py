@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_the_sheet_lies_beside_the_picture_and_carries_the_figures(generate: Run
     assert sheet.parent == picture.parent and sheet.name == f"{picture.stem}-explain.png"
     assert sorted(Path("out").iterdir()) == sorted([picture, sheet])
     texts = read_texts(sheet)
-    assert list(texts) == [SHEET] and explaining.json.loads(texts[SHEET]) == image["explain"]
+    assert list(texts) == [SHEET] and json.loads(texts[SHEET]) == image["explain"]
     with Image.open(sheet) as drawn, Image.open(picture) as made:
         drawn.load()
         big = made.convert("RGB").resize((192, 192), Image.Resampling.NEAREST)

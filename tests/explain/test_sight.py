@@ -23,6 +23,7 @@ from compose.request import Request
 from compose.run import Run
 from compose.types import Step
 from tests import engine
+from tests.attention.test_methods import Apart, Follow
 from tests.families import FAMILIES
 
 
@@ -91,6 +92,21 @@ def test_maps_are_those_that_a_method_would_capture_and_the_methods_own_stay(
         assert len(seen) == 2  # in the rows of the prompt alone
         torch.testing.assert_close(adapter.attention, torch.stack(seen).mean(dim=0)[0])
         assert torch.equal(seen[-1], run.state.masks[:, k])
+
+
+@pytest.mark.parametrize("kind", [Apart, Follow])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_biases_gradients_and_half_precision_are_not_disturbed(kind, dtype, tmp_path) -> None:
+    paths = engine.files(tmp_path)[:2]
+    with engine.composer(dtype) as composer:
+        asked = engine.request(paths, [1.0, 0.5], kind(), steps=2)
+        plain, _ = composer.latents(composer.prepare(asked))
+        told, run = explained(composer, asked)
+        again, _ = composer.latents(composer.prepare(asked), observer=Explainer(asked.method))
+    assert torch.equal(plain, again) and run.maps == {}
+    for adapter in told.adapters:
+        assert adapter.effect.dtype == torch.float32 and (adapter.effect > 0).all()
+        assert not adapter.effect.requires_grad and not adapter.attention.requires_grad
 
 
 def test_masks_in_a_methods_state_are_the_regions_that_nobody_drew(tmp_path) -> None:
