@@ -168,7 +168,7 @@ def adapters(name: str, denoiser: nn.Module, folder: Path, count: int, rank: int
         tensors = {}
         for path, module in denoiser.named_modules():
             if isinstance(module, nn.Linear) and _wanted(name, path):
-                size = 0.02 * float(module.weight.float().std()) / rank**0.5
+                size = 0.02 * float(module.weight.detach().float().std()) / rank**0.5
                 down = torch.randn(rank, module.in_features, generator=generator)
                 up = torch.randn(module.out_features, rank, generator=generator) * size
                 tensors[f"{component}.{path}.lora_A.weight"] = down.bfloat16()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from compose.errors import ShapeError
 from compose.types import Site
+
+Rule = Callable[..., Tensor]
 
 SiteRule = Callable[[Site], Tensor]
 """Site to a factor [K] or [rows, K]: block weights, layer-wise choices."""
@@ -49,6 +51,8 @@ class Gate:
         image: [rows, K, H, W] over the picture at any resolution, resampled by area to the grid of
             a site; enters image sites and the image part of joint sites. A vector site gets its
             mean.
+        queries: [rows, K, H, W] over the picture, by where the image token is that attends; enters
+            keys and values of cross-attention, which every image token then sees differently.
         site: factor by site.
         router: factor by site and input, over adapters.
         rank_router: factor by site and input, over single ranks.
@@ -58,6 +62,7 @@ class Gate:
     weight: Tensor
     text: Tensor | None = None
     image: Tensor | None = None
+    queries: Tensor | None = None
     site: SiteRule | None = None
     router: Router | None = None
     rank_router: Router | None = None
@@ -73,12 +78,13 @@ class Gate:
             raise ShapeError(
                 f"text gate {list(self.text.shape)}; expected [rows={rows}, T, K={adapters}]"
             )
-        if self.image is not None and (
-            self.image.ndim != 4 or self.image.shape[:2] != (rows, adapters)
-        ):
-            raise ShapeError(
-                f"image gate {list(self.image.shape)}; expected [rows={rows}, K={adapters}, H, W]"
-            )
+        for name, part in (("image", self.image), ("query", self.queries)):
+            if part is not None and (part.ndim != 4 or part.shape[:2] != (rows, adapters)):
+                raise ShapeError(
+                    f"{name} gate {list(part.shape)}; expected [rows={rows}, K={adapters}, H, W]"
+                )
+        if self.queries is not None and self.combiner is not None:
+            raise ShapeError("a gate over queries has a combiner too; expected one of the two")
         object.__setattr__(self, "weight", self.weight.detach().to("cpu", torch.float32))
 
     @classmethod
@@ -137,12 +143,9 @@ class Gate:
 
     def _rowwise(self, change: Callable[[Tensor], Tensor]) -> Gate:
         """The same gate with every part that has a row axis changed."""
-        return replace(
-            self,
-            weight=change(self.weight),
-            text=None if self.text is None else change(self.text),
-            image=None if self.image is None else change(self.image),
-        )
+        names = ("weight", "text", "image", "queries")
+        parts: dict[str, Any] = {n: change(p) for n in names if (p := getattr(self, n)) is not None}
+        return replace(self, **parts)
 
     def __mul__(self, other: Gate) -> Gate:
         """Product of two gates over the same rows and adapters.
@@ -156,11 +159,12 @@ class Gate:
             )
         return Gate(
             weight=self.weight * other.weight,
-            text=_times(self.text, other.text),
+            text=times(self.text, other.text),
             image=_times_image(self.image, other.image),
-            site=_both_rules(self.site, other.site),
-            router=_both_routers(self.router, other.router),
-            rank_router=_both_routers(self.rank_router, other.rank_router),
+            queries=_times_image(self.queries, other.queries),
+            site=_both(self.site, other.site),
+            router=_both(self.router, other.router),
+            rank_router=_both(self.rank_router, other.rank_router),
             combiner=self.combiner or other.combiner,
         )
 
@@ -186,7 +190,8 @@ class Gate:
         return cls(
             weight=torch.cat([g.weight for g in gates]),
             text=_stack_text(gates),
-            image=_stack_image(gates),
+            image=_stack_image(gates, lambda g: g.image),
+            queries=_stack_image(gates, lambda g: g.queries),
             site=_stack_rules(gates),
             router=_stack_routers(gates, lambda g: g.router),
             rank_router=_stack_routers(gates, lambda g: g.rank_router),
@@ -194,30 +199,23 @@ class Gate:
         )
 
 
-def _times(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def times(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """The product of two parts, of which an absent one is one."""
     return a if b is None else b if a is None else a * b
 
 
 def _times_image(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None or a.shape[-2:] == b.shape[-2:]:
-        return _times(a, b)
+        return times(a, b)
     finest = (max(a.shape[-2], b.shape[-2]), max(a.shape[-1], b.shape[-1]))
     up = [functional.interpolate(m.float(), finest, mode="nearest") for m in (a, b)]
     return up[0] * up[1]
 
 
-def _both_rules(a: SiteRule | None, b: SiteRule | None) -> SiteRule | None:
+def _both(a: Rule | None, b: Rule | None) -> Rule | None:
     if a is None or b is None:
         return a or b
-    first, second = a, b
-    return lambda site: first(site) * second(site)
-
-
-def _both_routers(a: Router | None, b: Router | None) -> Router | None:
-    if a is None or b is None:
-        return a or b
-    first, second = a, b
-    return lambda site, x: first(site, x) * second(site, x)
+    return lambda *args: a(*args) * b(*args)
 
 
 def _narrow_rule(rule: SiteRule | None, rows: int, start: int, stop: int) -> SiteRule | None:
@@ -248,19 +246,20 @@ def _stack_text(gates: Sequence[Gate]) -> Tensor | None:
     )
 
 
-def _stack_image(gates: Sequence[Gate]) -> Tensor | None:
-    some = [g.image for g in gates if g.image is not None]
+def _stack_image(gates: Sequence[Gate], pick: Callable[[Gate], Tensor | None]) -> Tensor | None:
+    parts = [pick(g) for g in gates]
+    some = [part for part in parts if part is not None]
     if not some:
         return None
     finest = (max(m.shape[-2] for m in some), max(m.shape[-1] for m in some))
     like = some[0]
-    parts = [
+    full = [
         like.new_ones(g.rows, g.adapters, *finest)
-        if g.image is None
-        else functional.interpolate(g.image.to(like), finest, mode="nearest")
-        for g in gates
+        if part is None
+        else functional.interpolate(part.to(like), finest, mode="nearest")
+        for g, part in zip(gates, parts, strict=True)
     ]
-    return torch.cat(parts)
+    return torch.cat(full)
 
 
 def _stack_rules(gates: Sequence[Gate]) -> SiteRule | None:

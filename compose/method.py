@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_type_hints
 
 from torch import Tensor
 
+from compose.attention.bias import Bias
 from compose.errors import RequestError, nearest
 from compose.gate import Gate
 from compose.guidance import Sides, cfg
@@ -274,8 +275,12 @@ class GatedMethod(CompositionMethod):
         del step
         return [1.0] * len(run.adapters)
 
+    def biases(self, run: Run, step: Step) -> Sequence[Bias]:
+        """What is added to the logits of attention at a step, in the rows under the gate."""
+        del run, step
+        return ()
+
     def passes(self, run: Run, step: Step) -> list[Pass]:
         """Negative prompt and prompt under the gate; the prompt alone when there is no guidance."""
-        return run.guided_passes(
-            "", self.gate(run, step), self.shares(run, step), uncond=self.uncond
-        )
+        gate, shares = self.gate(run, step), self.shares(run, step)
+        return run.guided_passes("", gate, shares, uncond=self.uncond, bias=self.biases(run, step))

@@ -1,4 +1,4 @@
-"""Products: methods that are gates, combined by multiplying the gates.
+"""Products: methods that are gates, combined by multiplying the gates and adding up biases.
 
 ``tara*regional`` is TARA in the prompt and regions in the picture at once; ``switch*regional`` lets
 placed adapters take turns. See docs/decisions/0007-products.md.
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from compose.attention.bias import Bias
 from compose.errors import RequestError
 from compose.gate import Gate
 from compose.method import CompositionMethod, GatedMethod, Param, Value
@@ -98,10 +99,18 @@ class Product(CompositionMethod):
             shares = [a * b for a, b in zip(shares, own, strict=True)]
         return shares
 
+    def biases(self, run: Run, step: Step) -> list[Bias]:
+        """What all parts add to the logits of attention."""
+        found: list[Bias] = []
+        for part, state in zip(self.parts, run.state, strict=True):
+            found += part.biases(_seen(run, state), step)
+        return found
+
     def passes(self, run: Run, step: Step) -> list[Pass]:
         """Negative prompt and prompt; on the former adapters act if no part says no."""
         uncond = all(part.uncond for part in self.parts)
-        return run.guided_passes("", self.gate(run, step), self.shares(run, step), uncond=uncond)
+        gate, shares = self.gate(run, step), self.shares(run, step)
+        return run.guided_passes("", gate, shares, uncond=uncond, bias=self.biases(run, step))
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compose.adapters.adapter import AdapterSet
 from compose.adapters.triggers import called_at
+from compose.attention.bias import Bias
 from compose.attention.capture import Captured, Record, gathered
 from compose.attention.watch import Watch
 from compose.errors import CaptureError
@@ -174,7 +175,13 @@ class Run:
         )
 
     def guided_passes(
-        self, label: str, gate: Gate, shares: Sequence[float], *, uncond: bool = True
+        self,
+        label: str,
+        gate: Gate,
+        shares: Sequence[float],
+        *,
+        uncond: bool = True,
+        bias: Sequence[Bias] = (),
     ) -> list[Pass]:
         """The pass of the negative prompt (with guidance only) and that of the prompt.
 
@@ -182,13 +189,15 @@ class Run:
             label: suffix of the names "uncond" and "cond", so that several pairs stay apart.
             gate: for both; the negative prompt's is off when `uncond` is False.
             shares: [K] for the text encoders.
-            uncond: whether the gate acts on the negative prompt.
+            uncond: whether gate and bias act on the negative prompt.
+            bias: what is added to the logits of attention.
         """
         texts = self.text(shares)
-        passes = [Pass("cond" + label, texts.cond, gate)]
+        passes = [Pass("cond" + label, texts.cond, gate, bias=bias)]
         if texts.uncond is not None:
-            off = Gate.off(gate.adapters)
-            passes.insert(0, Pass("uncond" + label, texts.uncond, gate if uncond else off))
+            alike = Pass("uncond" + label, texts.uncond, gate, bias=bias)
+            bare = Pass("uncond" + label, texts.uncond, Gate.off(gate.adapters))
+            passes.insert(0, alike if uncond else bare)
         return passes
 
     def predict(self, latents: Tensor, step: Step, passes: Sequence[Pass]) -> dict[str, Tensor]:
@@ -276,7 +285,8 @@ class Run:
         self, group: Sequence[Piece], layout: TokenLayout, text: int, *, partial: bool = False
     ) -> Iterator[list[Record]]:
         """Around one call: attention in its back end, captured and biased as the passes ask."""
-        watch = Watch(self._layers, layout, text, watched(group), partial=partial)
+        slot = self.slots[self.family.denoiser_name]
+        watch = Watch(self._layers, layout, text, watched(group), slot=slot, partial=partial)
         with (
             watch.watching(),
             self.family.routed(self._layers, watched=watch.modules, biased=watch.biased),

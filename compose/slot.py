@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from compose.errors import ShapeError
-from compose.gate import Gate
-from compose.types import Site
+from compose.gate import Gate, times
+from compose.types import Role, Site
 
 _TIE = 1e-3
 """Cells that differ by less, as a share, are equally strong: rounding may have parted them."""
@@ -39,15 +40,39 @@ class TokenLayout:
         return h, w
 
 
+class Change(NamedTuple):
+    """What a layer holds back of a change, for every query to see by a gate of its own.
+
+    Attributes:
+        output: [rows, n, d_out] of the layer without it.
+        low: [rows, n, R], ``x A^T`` under all other parts of the gate.
+        up: [d_out, R].
+        owner: [R] which adapter each rank belongs to.
+    """
+
+    output: Tensor
+    low: Tensor
+    up: Tensor
+    owner: Tensor
+
+
 class GateSlot:
     """Where the gated layers of one component find the gate of the running call.
 
     Empty outside a call.
+
+    Attributes:
+        gate, layout: of the running call.
+        uneven: adapters that a gate over queries treats differently from place to place.
+        changes: path of an attention layer and role of a module in it to what the module holds
+            back; the attention layer takes it out.
     """
 
     def __init__(self) -> None:
         self.gate: Gate | None = None
         self.layout: TokenLayout | None = None
+        self.uneven: tuple[int, ...] = ()
+        self.changes: dict[tuple[str, Role], Change] = {}
         self._spatial: dict[tuple[str, int, int], Tensor] = {}
 
     @contextmanager
@@ -55,12 +80,13 @@ class GateSlot:
         """Put a gate in for the length of a call; whatever was there before comes back, also after
         an exception.
         """
-        before = (self.gate, self.layout, self._spatial)
+        before = (self.gate, self.layout, self._spatial, self.uneven, self.changes)
         self.gate, self.layout, self._spatial = gate, layout, {}
+        self.uneven, self.changes = uneven(gate), {}
         try:
             yield
         finally:
-            self.gate, self.layout, self._spatial = before
+            self.gate, self.layout, self._spatial, self.uneven, self.changes = before
 
     def resolve(self, site: Site, x: Tensor) -> Tensor:
         """The gate at a site.
@@ -96,11 +122,33 @@ class GateSlot:
             out = out * gate.router(site, x)
         return out
 
+    def held_back(self, site: Site) -> tuple[int, ...]:
+        """Adapters whose change of a module every query sees by a gate of its own."""
+        return self.uneven if site.role else ()
+
+    def hold_back(self, site: Site, change: Change) -> None:
+        """Leave a change to the attention layer that the module belongs to."""
+        self.changes[site.path.rpartition(".")[0], site.role] = change
+
+    def queries(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """The gate over queries for image tokens on a grid (h, w), [rows, h * w, K].
+
+        Raises:
+            ShapeError: the slot holds no such gate.
+        """
+        if self.gate is None or self.gate.queries is None:
+            raise ShapeError("a gate over queries was asked for; expected one inside a run")
+        key = ("queries", *grid)
+        if key not in self._spatial:
+            part = resample(self.gate.queries, grid).flatten(2).transpose(1, 2)
+            self._spatial[key] = part.to(device, torch.float32)
+        return self._spatial[key]
+
     def _tokens(self, gate: Gate, site: Site, tokens: int, device: torch.device) -> Tensor | None:
         """Text and image parts at a site, [rows, 1 | n, K]; shared by all sites of one stream,
         level and length.
         """
-        if gate.text is None and gate.image is None:
+        if gate.text is None and gate.image is None and gate.queries is None:
             return None
         key = (site.stream if site.kind == "linear" else "conv", site.level, tokens)
         if key not in self._spatial:
@@ -125,12 +173,17 @@ def token_gate(gate: Gate, site: Site, tokens: int, layout: TokenLayout | None) 
     Returns:
         [rows, 1 | n, K], or None when no part enters this site.
     """
+    if gate.queries is not None and site.stream in ("text", "joint") and not site.role:
+        raise ShapeError(
+            f"a gate over queries reached {site.name}, whose words are seen by other words too;"
+            " expected a model in which image tokens attend to text alone"
+        )
     if site.stream == "text":
         if gate.text is not None and gate.text.shape[1] != tokens:
             raise ShapeError(
                 f"a text gate over {gate.text.shape[1]} tokens met {tokens} tokens at {site.name}"
             )
-        return gate.text
+        return times(gate.text, _even(gate))
     if site.stream == "vector":
         return None if gate.image is None else gate.image.mean(dim=(2, 3))[:, None, :]
     if site.stream == "image":
@@ -143,6 +196,23 @@ def token_gate(gate: Gate, site: Site, tokens: int, layout: TokenLayout | None) 
             )
         return grid
     return _joint_gate(gate, site, tokens, layout)
+
+
+def uneven(gate: Gate) -> tuple[int, ...]:
+    """Adapters of which a gate over queries says different things at different places."""
+    if gate.queries is None:
+        return ()
+    low, high = gate.queries.amin((2, 3)), gate.queries.amax((2, 3))
+    return tuple((low != high).any(dim=0).nonzero().flatten().tolist())
+
+
+def _even(gate: Gate) -> Tensor | None:
+    """What a gate over queries says of all other adapters, [rows, 1, K]; one for the uneven."""
+    if gate.queries is None:
+        return None
+    same = gate.queries[:, None, :, 0, 0].clone()
+    same[..., uneven(gate)] = 1.0
+    return same
 
 
 def _grid_gate(image: Tensor, site: Site, layout: TokenLayout | None) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Stream = Literal["image", "text", "joint", "vector"]
 Kind = Literal["linear", "conv"]
 Attended = Literal["image", "text", "joint"]
+Role = Literal["", "key", "value"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Site:
         block: coarse place such as "down.1", "mid" or "up.0"; empty where blocks make no sense.
         level: how often the latent grid was halved before the output of this module; 0 for streams
             without a grid.
+        role: whether it makes the keys or the values of an attention layer in which image tokens
+            attend to text alone; empty for all other modules.
     """
 
     component: str
@@ -42,6 +45,7 @@ class Site:
     kind: Kind = "linear"
     block: str = ""
     level: int = 0
+    role: Role = ""
 
     @property
     def name(self) -> str:

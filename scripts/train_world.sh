@@ -4,6 +4,7 @@
 #   first, more, finish   all from nothing
 #   again, again, finish  UNet and text encoder once more, from compose/world/weights, with the VAE
 #                         that ships; RUN must be empty at first
+#   finish                in an empty RUN: recognizer and adapters alone, for the weights that ship
 # Results lie in RUN; pieces to carry away lie in OUT. Minutes: VAE, UNET (whole budgets), NOW (of
 # one call); LR is the peak rate of `again`.
 set -euo pipefail
@@ -28,10 +29,14 @@ recognizer() {
     --vae "$vae" --minutes 2.5 --scenes 240000 --device cuda --workers 12
 }
 
+base() { # folder of the pipeline that adapters belong to
+  if [ -d "$RUN/export" ]; then echo "$RUN/export"; else echo compose/world/weights; fi
+}
+
 loras() { # rank, concepts
   local rank=$1
   shift
-  "$PYTHON" -m compose.train loras --model "$RUN/export" --out "$RUN/adapters" --jobs 8 \
+  "$PYTHON" -m compose.train loras --model "$(base)" --out "$RUN/adapters" --jobs 8 \
     --only "$@" --set rank="$rank" --set steps="${STEPS:-800}"
 }
 
@@ -64,7 +69,7 @@ case "${1:-}" in
     if [ -f "$RUN/unet/done.json" ]; then collect; fi
     ;;
   finish)
-    world --stages unet,export
+    if [ -d "$RUN/unet" ]; then world --stages unet,export; fi
     [ -f "$RUN/recognizer/recognizer.safetensors" ] || recognizer > "$RUN/recognizer.log" 2>&1 &
     # ranks that keep all shipped weights within 40 MB
     loras 4 mochi ember biscuit domino juniper bolt wizzo capely &
@@ -72,7 +77,7 @@ case "${1:-}" in
     wait
     tail -n 13 "$RUN/recognizer.log" 2>/dev/null || true
     collect # should the time of the call end before the figures are done
-    "$PYTHON" -m compose.evaluate.world all --out "$RUN/figures" --model "$RUN/export" \
+    "$PYTHON" -m compose.evaluate.world all --out "$RUN/figures" --model "$(base)" \
       --adapters "$RUN/adapters" --recognizer "$RUN/recognizer/recognizer.safetensors" || true
     collect
     ;;

@@ -73,6 +73,11 @@ def test_in_text_the_method_of_words_has_the_say(paths) -> None:
     step = run.schedule.step(0)
     (gate,) = {p.gate for p in method("tara*regional")().passes(run, step)}
     assert torch.equal(gate.text, Tara().prepare(run))
+    seen = method("tara*regional").parse({"regional.text": "places"})
+    run = ready(paths, seen)
+    (gate,) = {p.gate for p in seen.passes(run, step)}
+    assert torch.equal(gate.text, Tara().prepare(run))
+    assert torch.equal(gate.queries, Regional().masks(run).expand(2, -1, -1, -1))
     placed = method("switch*regional")()
     run = ready(paths, placed)
     (gate,) = {p.gate for p in placed.passes(run, step)}

@@ -23,7 +23,8 @@ class Seen(NamedTuple):
 
     Attributes:
         place: the layer.
-        query: [rows, heads, n_q, d].
+        query: [rows, heads, n_q, d], as the softmax gets it; d may be more than that of the output
+            (`compose.attention.places`).
         key: [rows, heads, n_k, d].
         mask: that the softmax got, with a row axis of `rows` or 1; None for none.
         scale: of the products.

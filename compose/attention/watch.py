@@ -14,8 +14,9 @@ from compose.attention.bias import Bias, layer_bias, merged
 from compose.attention.capture import Capture, LayerCapture, Record, Seen
 from compose.attention.intercept import AttentionCall, intercepted
 from compose.attention.layers import Images, Place
+from compose.attention.places import Places
 from compose.errors import CaptureError
-from compose.slot import TokenLayout
+from compose.slot import GateSlot, TokenLayout
 from compose.types import AttentionSite
 
 
@@ -54,6 +55,7 @@ class Watch:
         layout: where the call's image tokens lie.
         text: T, text tokens of the call.
         watched: all rows of the call, and what is wanted of them.
+        slot: of the denoiser, in which the gate of the call lies; None for no adapters.
         partial: end the call as soon as everything is captured.
 
     Attributes:
@@ -74,9 +76,11 @@ class Watch:
         text: int,
         watched: Sequence[Watched],
         *,
+        slot: GateSlot | None = None,
         partial: bool = False,
     ) -> None:
         self.records: list[Record] = []
+        self._slot = GateSlot() if slot is None else slot
         self._watched = watched
         self._total = max((w.rows.stop for w in watched), default=0)
         self._partial = partial
@@ -88,7 +92,10 @@ class Watch:
                 raise CaptureError(_no_layer(of, name, rule, layers))
         self._due = {s for s in layers if any(rule(s) for _, _, rule in captures)}
         biased = {s for s in layers if any(rule(s) for _, _, rule in biases)}
-        self._modules = {s: m for s, m in layers.items() if s in self._due or s in biased}
+        placed = {s for s in layers if s.keys == "text"} if self._slot.uneven else set()
+        kinds = {"gated by place": placed, "biased": biased, "captured": self._due}
+        self._wishes = {s: f"attention was to be {n}" for n, some in kinds.items() for s in some}
+        self._modules = {s: m for s, m in layers.items() if s in self._wishes}
         self._places = {site: Place(site, layout, text) for site in self._modules}
         self.modules: Collection[nn.Module] = list(self._modules.values())
         self.biased: Collection[nn.Module] = [layers[site] for site in biased]
@@ -99,10 +106,10 @@ class Watch:
         try:
             with ExitStack() as stack:
                 for site, module in self._modules.items():
-                    wish = f"attention was to be {'captured' if site in self._due else 'biased'}"
-                    handler = partial(self._answer, self._places[site])
+                    handler, wish = partial(self._answer, self._places[site]), self._wishes[site]
                     stack.enter_context(intercepted(module, handler, name=site.path, wish=wish))
                 yield
+            self._check_taken()
         except _Enough:
             pass
         if self._due:
@@ -117,14 +124,35 @@ class Watch:
         if call.number:
             return call.attend()
         self._check(place, call)
+        places, own = self._held_back(place, call), call
+        if places is not None:
+            call = places.widened(call)
         mask = self._mask(place, call)
         output = call.attend() if mask is None else call.attend_under(mask)
+        if places is not None:
+            output = places.narrowed(output, own)
         mask = call.mask if mask is None else mask
         self._keep(Seen(place, call.query, call.key, mask, call.scale, output))
         self._due.discard(place.site)
         if self._partial and not self._due:
             raise _Enough
         return output
+
+    def _held_back(self, place: Place, call: AttentionCall) -> Places | None:
+        """What the layer's projections have left to it."""
+        path, changes = place.site.path, self._slot.changes
+        key, value = changes.pop((path, "key"), None), changes.pop((path, "value"), None)
+        if key is None and value is None:
+            return None
+        return Places(path, key, value, self._slot.queries(place.grid, call.query.device))
+
+    def _check_taken(self) -> None:
+        for path, role in self._slot.changes:
+            raise CaptureError(
+                f"adapters were to act on the {role}s of {path} by the place of the query, but the"
+                " model does not count it among its attention layers; expected one of those, so"
+                " choose another way in text, such as least"
+            )
 
     def _keep(self, seen: Seen) -> None:
         site, grid = seen.place.site, seen.place.grid

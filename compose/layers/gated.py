@@ -13,7 +13,7 @@ from compose.device import compute_dtype
 from compose.errors import AdapterMismatchError
 from compose.gate import Gate
 from compose.kernels.gated_lora import gated_lora, gated_lora_conv2d
-from compose.slot import GateSlot
+from compose.slot import Change, GateSlot
 from compose.types import Site
 
 
@@ -77,10 +77,16 @@ class GatedLoraLayer(nn.Module, ABC):
     def _changed(self, x: Tensor, y: Tensor, gate: Gate, active: tuple[int, ...]) -> Tensor:
         """The base's output `y` with the changes of the active adapters."""
         weights = self.slot.resolve(self.site, x)  # [rows, 1 | n, K]
-        if gate.combiner is None:
-            return y + self._product(x, weights, active).to(y.dtype)
-        deltas = torch.stack([self._product(x, weights, (k,)) for k in active])
-        return gate.combiner(self.site, y, deltas)
+        if gate.combiner is not None:
+            deltas = torch.stack([self._product(x, weights, (k,)) for k in active])
+            return gate.combiner(self.site, y, deltas)
+        later = tuple(k for k in self.slot.held_back(self.site) if k in active)
+        now = tuple(k for k in active if k not in later)
+        if now:
+            y = y + self._product(x, weights, now).to(y.dtype)
+        if later:
+            self.slot.hold_back(self.site, self._change(x, y, weights, later))
+        return y
 
     def _follow(self, device: torch.device) -> None:
         """Bring the factors to the device where the base works; they stay there."""
@@ -88,8 +94,22 @@ class GatedLoraLayer(nn.Module, ABC):
             for name in ("lora_down", "lora_up", "lora_index"):
                 setattr(self, name, getattr(self, name).to(device))
 
+    def _change(self, x: Tensor, y: Tensor, weights: Tensor, active: tuple[int, ...]) -> Change:
+        """What the active adapters would add to `y`, not yet multiplied by the second factors."""
+        down, up, weights, index = self._factors(x, weights, active)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        low = (x.to(wide) @ down.to(wide).T) * weights.to(wide)[..., index]
+        picked = self._ranks_of(active)
+        return Change(y, low, up, self.lora_index if picked is None else self.lora_index[picked])
+
     def _product(self, x: Tensor, weights: Tensor, active: tuple[int, ...]) -> Tensor:
-        """Run the kernel over the ranks of the active adapters only: 0 x inf would be NaN."""
+        """Run the kernel over the ranks of the active adapters."""
+        return self._kernel(x, *self._factors(x, weights, active))
+
+    def _factors(
+        self, x: Tensor, weights: Tensor, active: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Factors, weights and index of the active adapters' ranks alone: 0 x inf would be NaN."""
         down, up, index = self.lora_down, self.lora_up, self.lora_index
         gate = self.slot.gate
         router = gate.rank_router if gate is not None else None
@@ -99,7 +119,7 @@ class GatedLoraLayer(nn.Module, ABC):
         picked = self._ranks_of(active)
         if picked is not None:
             down, up, index = down[picked], up[:, picked], index[picked]
-        return self._kernel(x, down, up, weights, index)
+        return down, up, weights, index
 
     def _ranks_of(self, active: tuple[int, ...]) -> Tensor | slice | None:
         """Which ranks belong to the active adapters; None for all of them."""

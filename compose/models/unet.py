@@ -13,9 +13,10 @@ from compose.models.latent import LatentFamily
 from compose.slot import TokenLayout
 from compose.text.encoding import Encoded, encode_clip
 from compose.text.windows import windowed, windows_needed
-from compose.types import AttentionSite, Conditioning, Kind, Site, Step, Stream, TextOptions
+from compose.types import AttentionSite, Conditioning, Kind, Role, Site, Step, Stream, TextOptions
 
 _TEXT = re.compile(r"\.attn2\.(to_k|to_v)$")
+_ROLES: Mapping[str, Role] = {"to_k": "key", "to_v": "value"}
 _VECTOR = re.compile(
     r"(^|\.)(time_embedding|class_embedding|add_embedding|time_emb_proj|text_projection)(\.|$)"
 )
@@ -44,12 +45,14 @@ class UNetFamily(LatentFamily):
     def site(self, component: str, path: str, module: nn.Module) -> Site:
         kind: Kind = "conv" if isinstance(module, nn.Conv2d) else "linear"
         stream: Stream = "image"
+        crossing = _TEXT.search(path)
         if _VECTOR.search(path):
             stream = "vector"
-        elif component != self.denoiser_name or _TEXT.search(path):
+        elif component != self.denoiser_name or crossing:
             stream = "text"
         block, level = self._place(path)
-        return Site(component, path, stream, kind, block, level if stream == "image" else 0)
+        role = _ROLES[crossing[1]] if crossing else ""
+        return Site(component, path, stream, kind, block, level if stream == "image" else 0, role)
 
     def attention_site(self, path: str, module: nn.Module) -> AttentionSite | None:
         block, level = self._place(path)

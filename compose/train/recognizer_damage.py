@@ -83,10 +83,10 @@ class _Draw:
 def _move(
     images: Tensor, truth: Labels, how: Damage, generator: torch.Generator
 ) -> tuple[Tensor, Labels]:
-    """Shift, zoom, mirror; the boxes go along."""
+    """Shift, zoom; the boxes go along. Not mirrored: which half of a split thing is its main colour
+    would become a matter of chance."""
     draw = _Draw(images, generator)
     scale = draw.uniform(-how.zoom, how.zoom).exp().view(-1)
-    mirror = torch.where(draw.uniform(0, 1).view(-1) < 0.5, -1.0, 1.0)
     dx, dy = (
         draw.uniform(-how.shift, how.shift).view(-1),
         draw.uniform(-how.shift, how.shift).view(-1),
@@ -95,14 +95,14 @@ def _move(
     zero = torch.zeros_like(dx)
     matrix = torch.stack(
         [
-            torch.stack([mirror / scale, zero, -2 * dx * mirror / scale], 1),
+            torch.stack([1 / scale, zero, -2 * dx / scale], 1),
             torch.stack([zero, 1 / scale, -2 * dy / scale], 1),
         ],
         1,
     )
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    x = 0.5 + (truth.boxes[..., 0] - 0.5) * (mirror * scale)[:, None] + dx[:, None]
+    x = 0.5 + (truth.boxes[..., 0] - 0.5) * scale[:, None] + dx[:, None]
     y = 0.5 + (truth.boxes[..., 1] - 0.5) * scale[:, None] + dy[:, None]
     boxes = torch.stack([x, y, truth.boxes[..., 2] * scale[:, None]], 2)
     inside = (boxes[..., :2] > 0.02).all(2) & (boxes[..., :2] < 0.98).all(2)

@@ -31,7 +31,12 @@ def attach(pipe: Any, paths: list[Path], chosen: Any, regions: Any = REGIONS) ->
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 @pytest.mark.parametrize(
-    "chosen", [Regional(feather=0.1), method("switch*regional").parse({"switch.every": 1})]
+    "chosen",
+    [
+        Regional(feather=0.1),
+        Regional(isolate=0.5, text="places"),
+        method("switch*regional").parse({"switch.every": 1}),
+    ],
 )
 def test_a_pipeline_gives_what_our_own_loop_gives(tmp_path, family, chosen) -> None:
     """Bit for bit; a second picture of another shape has its own masks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,15 +39,33 @@ def latents(ready: Ready, method: Any, regions: Mapping[str, Region] = {}, **mor
 @pytest.mark.parametrize("outside", ["base", "average"])
 def test_a_full_region_is_no_region(ready: Ready, text: str, outside: str) -> None:
     """Bit for bit, also with soft edges, in layers of every kind."""
-    method = Regional(text=text, outside=outside, feather=0.1)
+    method = Regional(text=text, outside=outside, feather=0.1, isolate=1.0)
     more: dict[str, Any] = {"paths": ready.paths[:1], "weights": [0.8], "size": WIDE}
     got = latents(ready, method, {"a0": engine.EVERYWHERE}, **more)
     assert torch.equal(got, latents(ready, Merge(), **more))
 
 
+def test_full_regions_are_none_in_text_by_place_too_which_words_that_see_words_cannot_have(
+    ready: Ready,
+) -> None:
+    method = Regional(text="places", overlap="sum")
+    everywhere = {"a0": engine.EVERYWHERE, "a1": engine.EVERYWHERE}
+    if any(site.keys == "joint" for site in ready.composer.family.attention_layers()):
+        with pytest.raises(
+            RequestError, match=r"text=places was asked for .* where words see words"
+        ):
+            latents(ready, method, everywhere)
+        return
+    assert torch.equal(latents(ready, method, everywhere), latents(ready, Merge()))
+    placed = {"a0": LEFT, "a1": RIGHT}
+    pictures = [latents(ready, Regional(text=text), placed) for text in ("places", "least", "full")]
+    for one, other in itertools.combinations(pictures, 2):
+        assert (one - other).abs().max() > 1e-3
+
+
 def test_full_regions_that_act_each_as_if_alone_are_a_merge(ready: Ready) -> None:
     everywhere = dict.fromkeys(("a0", "a1", "a2"), engine.EVERYWHERE)
-    got = latents(ready, Regional(overlap="sum"), everywhere)
+    got = latents(ready, Regional(overlap="sum", isolate=1.0), everywhere)
     assert torch.equal(got, latents(ready, Merge()))
     asked = ready.family.request(ready.paths, WEIGHTS, Regional(), regions=everywhere)
     mute = tuple(replace(use, text_weight=0.0) for use in asked.adapters)
@@ -127,6 +146,7 @@ def halves(gate: Gate) -> list[list[float]]:
     [
         ({}, {"a0": LEFT, "a1": RIGHT}, [[1, 0], [0, 1], [1, 1]], [0, 0, 1]),
         ({}, {"a1": LEFT}, [[1, 1], [1, 0], [1, 1]], [1, 0, 1]),
+        ({"text": "places"}, {"a1": LEFT}, [[1, 1], [1, 0], [1, 1]], None),
         ({"outside": "average"}, {"a1": LEFT}, [[1, 1], [1, 1], [1, 1]], [1, 1, 1]),
         (
             {"outside": "average"},
@@ -159,6 +179,10 @@ def test_what_becomes_of_places_with_many_regions_or_none(
     made = gate(sd15, Regional(**fields), regions)
     assert halves(made) == expected
     assert made.weight.tolist() == torch.tensor([WEIGHTS]).tolist()
+    if fields.get("text") == "places":
+        assert made.queries is not None and torch.equal(made.queries, made.image)
+    else:
+        assert made.queries is None
     if text is None:
         assert made.text is None
     else:
@@ -166,15 +190,18 @@ def test_what_becomes_of_places_with_many_regions_or_none(
         assert made.text[0].unique(dim=0).tolist() == [text]
 
 
-def test_two_requests_with_other_regions_are_as_if_each_were_the_first(sd15: Ready) -> None:
-    first, second = {"a0": LEFT, "a1": RIGHT}, {"a0": CORNER}
+@pytest.mark.parametrize("method", [Regional(), Regional(isolate=0.5, text="places")], ids=str)
+def test_two_requests_with_other_regions_are_as_if_each_were_the_first(
+    sd15: Ready, method: Regional
+) -> None:
+    first, second = {"a0": LEFT, "a1": RIGHT}, {"a0": CORNER, "a1": LEFT}
     expected = []
     for regions in (first, second):
         sd15.composer.close()
-        expected.append(latents(sd15, Regional(), regions))
+        expected.append(latents(sd15, method, regions))
     assert (expected[0] - expected[1]).abs().max() > 1e-3
     for regions, one in zip((first, second, first), (*expected, expected[0]), strict=True):
-        assert torch.equal(latents(sd15, Regional(), regions), one)
+        assert torch.equal(latents(sd15, method, regions), one)
 
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
