@@ -134,18 +134,14 @@ class Run:
         """
         touched = self.encoder_weights(shares)
         if touched not in self._texts:
-            uncond = None
-            if self.guided:
-                uncond = self.encode(self.negatives, touched, negative=True)
+            uncond = self.encode(self.negatives, touched, negative=True) if self.guided else None
             self._texts[touched] = Guided(self.encode(self.prompts, touched), uncond)
         return self._texts[touched]
 
     def encode(
         self, prompts: Sequence[str], weights: Sequence[float], *, negative: bool = False
     ) -> Conditioning:
-        """Encode prompts, or negative ones, with the adapters' text-encoder parts at weights [K];
-        one row each.
-        """
+        """Encode prompts (or negative ones), a row each, adapters' text parts at weights [K]."""
         gate = Gate.all(weights).expand(len(prompts))
         with ExitStack() as held:
             for name, slot in self.slots.items():

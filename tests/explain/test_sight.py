@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -94,7 +95,7 @@ def test_maps_are_those_that_a_method_would_capture_and_the_methods_own_stay(
         assert torch.equal(seen[-1], run.state.masks[:, k])
 
 
-@pytest.mark.parametrize("kind", [Apart, Follow])
+@pytest.mark.parametrize("kind", [Apart, Follow, partial(Regional, isolate=1.0, text="places")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_biases_gradients_and_half_precision_are_not_disturbed(kind, dtype, tmp_path) -> None:
     paths = engine.files(tmp_path)[:2]
