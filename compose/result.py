@@ -8,6 +8,7 @@ from PIL import Image
 
 from compose.adapters.adapter import AdapterSet
 from compose.adapters.formats import KeyReport
+from compose.explain import Explanation
 from compose.request import Request
 from compose.run import CallRecord, Calls
 
@@ -32,6 +33,7 @@ class ComposedImage:
         request: asks for this picture alone, with every default filled in.
         calls, trace: what it cost, and what every denoiser call saw.
         denoise, decode: seconds.
+        explanation: what each adapter did, where that was asked for.
     """
 
     image: Image.Image
@@ -41,6 +43,7 @@ class ComposedImage:
     trace: tuple[CallRecord, ...]
     denoise: float
     decode: float
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Prepared:
         adapters: loaded, in the order of the request.
         reports: which keys of each file were used.
         warnings: what the user should know; one line each.
+        explain: whether pictures shall tell what each adapter did.
     """
 
     request: Request
     adapters: AdapterSet
     reports: tuple[KeyReport, ...]
     warnings: tuple[str, ...]
+    explain: bool = False
 
 
 @dataclass(frozen=True)
