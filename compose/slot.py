@@ -39,6 +39,10 @@ class TokenLayout:
         return h, w
 
 
+Spatial = dict[tuple[str, int, int], Tensor]
+"""Stream, level and length to text and image parts of a gate, [rows, 1 | n, K]."""
+
+
 class GateSlot:
     """Where the gated layers of one component find the gate of the running call.
 
@@ -48,15 +52,22 @@ class GateSlot:
     def __init__(self) -> None:
         self.gate: Gate | None = None
         self.layout: TokenLayout | None = None
-        self._spatial: dict[tuple[str, int, int], Tensor] = {}
+        self._spatial: Spatial = {}
 
     @contextmanager
-    def hold(self, gate: Gate, layout: TokenLayout | None = None) -> Iterator[None]:
+    def hold(
+        self, gate: Gate, layout: TokenLayout | None = None, spatial: Spatial | None = None
+    ) -> Iterator[None]:
         """Put a gate in for the length of a call; whatever was there before comes back, also after
         an exception.
+
+        Args:
+            gate, layout: of the call.
+            spatial: keeps what is worked out for them, for when they are put in again.
         """
         before = (self.gate, self.layout, self._spatial)
-        self.gate, self.layout, self._spatial = gate, layout, {}
+        self.gate, self.layout = gate, layout
+        self._spatial = {} if spatial is None else spatial
         try:
             yield
         finally:
