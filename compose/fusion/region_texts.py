@@ -14,11 +14,10 @@ from compose.attention import Bias, Capture, Isolation, Stream
 from compose.fusion.regional import Regional
 from compose.gate import Gate
 from compose.method import CompositionMethod, param
-from compose.passes import Guided
 from compose.run import Pass, Run
 from compose.text.positions import find, occurrences
 from compose.text.weighting import plain_text
-from compose.types import Step, Token
+from compose.types import Conditioning, Step, Token
 
 
 @dataclass(frozen=True)
@@ -27,22 +26,22 @@ class Concept:
 
     Attributes:
         name: of the adapter.
-        text: its words, and the negative prompt, under its part of the text encoders.
+        texts: under its part of the text encoders, "cond": what is said there, and with guidance
+            "uncond": the negative prompt.
         words: for every image, the text positions of each of its words.
         gate: of its stream.
         place: [1, H, W] on the grid of the latents.
     """
 
     name: str
-    text: Guided
+    texts: Mapping[str, Conditioning]
     words: tuple[tuple[tuple[int, ...], ...], ...]
     gate: Gate
     place: Tensor
 
     def stream(self, side: str, capture: Mapping[str, Capture]) -> Stream:
         """Its stream in a pass: "cond" or "uncond"."""
-        text = self.text.cond if side == "cond" else self.text.uncond or self.text.cond
-        return Stream(self.name, text, self.gate, self.place, capture)
+        return Stream(self.name, self.texts[side], self.gate, self.place, capture)
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,11 @@ class RegionTexts(CompositionMethod):
         shares = [float(j == k) or share for j, share in enumerate(elsewhere)]
         said, texts = self._said(run, k)
         cond = run.encode(texts, run.encoder_weights(shares))
+        uncond = run.text(shares).uncond
         at = zip(cond.tokens, texts, strict=True)
         return Concept(
             run.adapters.names[k],
-            Guided(cond, run.text(shares).uncond),
+            {"cond": cond} if uncond is None else {"cond": cond, "uncond": uncond},
             tuple(_positions(tokens, text, said) for tokens, text in at),
             Gate.all(run.scaled(shares)),
             run.regions[k : k + 1],
