@@ -109,15 +109,15 @@ class RegionTexts(CompositionMethod):
         return Scene(gate, elsewhere, concepts, bias)
 
     def passes(self, run: Run, step: Step) -> list[Pass]:
-        """Negative prompt and prompt, with a stream for every region in either."""
+        """Negative prompt and prompt, with a stream for every region."""
         del step
         scene: Scene = run.state
-        return [
-            replace(p, bias=scene.bias, streams=[c.stream(p.name, {}) for c in scene.concepts])
-            if self.uncond or p.name == "cond"
-            else p
-            for p in run.guided_passes("", scene.gate, scene.shares)
-        ]
+        passes = []
+        for p in run.guided_passes("", scene.gate, scene.shares):
+            heard = scene.concepts if self.uncond or p.name == "cond" else ()
+            streams = [concept.stream(p.name, {}) for concept in heard]
+            passes.append(replace(p, bias=scene.bias, streams=streams))
+        return passes
 
     def _concept(self, run: Run, k: int, elsewhere: tuple[float, ...]) -> Concept:
         shares = [float(j == k) or share for j, share in enumerate(elsewhere)]

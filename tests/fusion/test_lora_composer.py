@@ -257,6 +257,7 @@ def test_the_negative_prompt_can_be_left_to_the_base(here: Made) -> None:
     run, _ = here.begun(LoraComposer(uncond=False))
     uncond, cond = both_passes(run, uncond=False)
     assert not uncond.streams and len(cond.streams) == 2
+    assert uncond.bias == cond.bias and len(cond.bias) == 1
     unguided, _ = here.begun(LoraComposer(), guidance=1.0)
     (cond,) = both_passes(unguided)
     assert len(cond.streams) == 2
