@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compose.adapters.triggers import check_called
+from compose.attention.layers import cross_layers
 from compose.errors import RequestError
 from compose.method import CompositionMethod
 
@@ -16,7 +17,8 @@ def check_needs(method: CompositionMethod, run: Run) -> None:
     """Refuse a run whose request does not say where adapters belong, or says so in vain.
 
     Raises:
-        RequestError: no region, or one of no use; an adapter that the prompt does not call.
+        RequestError: no region, or one of no use; an adapter that the prompt does not call; a model
+            without cross-attention.
     """
     if "regions" in method.needs:
         if not any(run.placed):
@@ -34,3 +36,9 @@ def check_needs(method: CompositionMethod, run: Run) -> None:
     if "spans" in method.needs:
         for prompt in run.prompts:
             check_called(run.adapters, prompt)
+    if "streams" in method.needs and not any(map(cross_layers(), run.family.attention_layers())):
+        raise RequestError(
+            f"method {method.name} gives regions texts of their own in cross-attention, and"
+            f" {run.family.name} models have none: there image and text are one sequence; expected"
+            " a model such as Stable Diffusion 1.x or XL, or another method, such as regional"
+        )

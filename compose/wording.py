@@ -46,7 +46,9 @@ def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> 
             yield f"the {what} is too long for the text encoders, which will not see {lost!r}"
         if family.card.words:
             yield from _unknown(what, text, family.card.words, adapters)
-    for adapter in adapters:
+    for use, adapter in zip(request.adapters, adapters, strict=True):
+        if use.region is not None and "streams" in request.method.needs:
+            continue  # its words are said in its region, whether they are in the prompt or not
         if adapter.triggers and not any(has_trigger(request.prompt, t) for t in adapter.triggers):
             wanted = " or ".join(repr(t) for t in adapter.triggers[:4])
             yield (
