@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("errors", "whole", "kernels", "world"),
+    ("errors", "whole", "lines", "pools", "kernels", "world"),
     ("types",),
     (
         *("gate", "slot", "regions", "adapters", "attention", "text", "models", "guidance"),
