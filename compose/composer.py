@@ -24,7 +24,7 @@ from compose.models.loading import load
 from compose.models.options import USUAL, LoadOptions
 from compose.needs import check_needs
 from compose.regions import drawn
-from compose.request import AdapterUse, Request
+from compose.request import AdapterUse, Request, check_together
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
 from compose.slot import GateSlot
@@ -148,11 +148,37 @@ class Composer:
             its own loop.
         """
         self._install(prepared.adapters)
-        seeds = prepared.request.seeds
-        for number, seed in enumerate(seeds, start=1):
-            alone = replace(prepared.request, seeds=(seed,))
-            each = partial(_report, progress, number, len(seeds))
-            yield self._image(alone, prepared.adapters, each)
+        alone = prepared.request.one_by_one()
+        for number, request in enumerate(alone, start=1):
+            each = partial(_report, progress, number, len(alone))
+            yield from self._images([request], prepared.adapters, each)
+
+    def together(
+        self,
+        prepared: Sequence[Prepared],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[ComposedImage, ...]:
+        """Make pictures as rows of the same denoiser calls.
+
+        Sums of other numbers of rows round differently, so a picture is the same up to rounding as
+        made alone, and bit for bit whenever the same pictures are made together. Each has its own
+        noise; costs are those of all together.
+
+        Args:
+            prepared: requests for one picture each, which differ in prompt, negative prompt and
+                seed only.
+            progress: called after every step.
+
+        Raises:
+            RequestError: they differ in something else.
+        """
+        requests = [one for p in prepared for one in p.request.one_by_one()]
+        check_together(requests)
+        adapters = prepared[0].adapters
+        self._install(adapters)
+        each = partial(_report, progress, 1, 1)
+        return tuple(self._images(requests, adapters, each))
 
     @torch.no_grad()
     def latents(
@@ -169,40 +195,38 @@ class Composer:
         """
         self._install(prepared.adapters)
         try:
-            return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+            requests = prepared.request.one_by_one()
+            return self._denoise(requests, prepared.adapters, each or (lambda i, n: None))
         finally:
             self.family.release()
 
-    def _image(
-        self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
-    ) -> ComposedImage:
+    def _images(
+        self, requests: Sequence[Request], adapters: AdapterSet, each: Callable[[int, int], None]
+    ) -> list[ComposedImage]:
+        """Requests for one picture each, side by side."""
         try:
             with torch.no_grad():
                 start = time.perf_counter()
-                latents, run = self._denoise(request, adapters, each)
+                latents, run = self._denoise(requests, adapters, each)
                 between = time.perf_counter()
-                (image,) = self.family.decode(latents)
+                images = [image for row in latents for image in self.family.decode(row[None])]
                 end = time.perf_counter()
         finally:
             self.family.release()
-        return ComposedImage(
-            image,
-            request.seeds[0],
-            request,
-            run.calls,
-            tuple(run.trace),
-            between - start,
-            end - between,
-        )
+        cost = (run.calls, tuple(run.trace), between - start, end - between)
+        pairs = zip(images, requests, strict=True)
+        return [ComposedImage(image, one.seeds[0], one, *cost) for image, one in pairs]
 
     def _denoise(
-        self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
+        self, requests: Sequence[Request], adapters: AdapterSet, each: Callable[[int, int], None]
     ) -> tuple[torch.Tensor, Run]:
-        run = self._run(request, adapters, request.seeds)
-        method, schedule = request.method, run.schedule
-        generators = [torch.Generator("cpu").manual_seed(s) for s in request.seeds]
+        run = self._run(requests[0], adapters, [one.seeds[0] for one in requests])
+        run.prompts = tuple(one.prompt for one in requests)
+        run.negatives = tuple(one.negative for one in requests)
+        method, schedule = requests[0].method, run.schedule
+        generators = [torch.Generator("cpu").manual_seed(one.seeds[0]) for one in requests]
         latents = self.family.latents(
-            request.size or self.family.default_size, schedule, generators
+            requests[0].size or self.family.default_size, schedule, generators
         )
         run.state = method.prepare(run)
         for index in range(len(schedule.timesteps)):
@@ -254,7 +278,8 @@ class Composer:
         return self.family.components
 
     def _install(self, adapters: AdapterSet) -> None:
-        if self._installation is not None and self._installation.adapters is adapters:
+        there = self._installation
+        if there is not None and [*map(id, there.adapters)] == [*map(id, adapters)]:
             return
         self.close()
         self._installation = install(self.family.components, adapters, self.family.site, self.slots)

@@ -45,6 +45,17 @@ class Ended(Generic[J, A]):
     answer: A | None = None
     error: Exception | None = None
 
+    @classmethod
+    def of(cls, job: J, answer: A | Exception) -> Ended[J, A]:
+        """From what `Worker.answer` gave.
+
+        Raises:
+            Exception: the worker could not be made ready, whatever the job.
+        """
+        if isinstance(answer, UnableError):
+            raise answer.error
+        return cls(job, error=answer) if isinstance(answer, Exception) else cls(job, answer)
+
     def result(self) -> A:
         """The answer; raises the error where there is one."""
         if self.error is not None:
@@ -118,20 +129,54 @@ class Inline(Generic[J, A]):
                 yield Ended(job, answer)
 
 
+class UnableError(Exception):
+    """A worker that could not be made ready."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Worker(Generic[J, A]):
+    """Answers jobs in a process that was made for it; errors are answers too.
+
+    Args:
+        make, number: as of `Make`; called when the first job comes.
+    """
+
+    def __init__(self, make: Make[J, A], number: int) -> None:
+        self._make = make
+        self._number = number
+        self._work: Callable[[J], A] | None = None
+
+    def answer(self, job: J) -> A | Exception:
+        """What came of a job, in a form that can be sent."""
+        try:
+            self._work = self._work or self._ready()
+            return self._work(job)
+        except (ComposeError, UnableError) as error:
+            return error
+        except Exception:
+            return RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
+
+    def _ready(self) -> Callable[[J], A]:
+        try:
+            work = self._make(self._number)
+        except ComposeError as error:
+            raise UnableError(error) from None
+        except Exception:
+            told = f"in a worker process:\n{traceback.format_exc()}"
+            raise UnableError(RuntimeError(told)) from None
+        set_threads(THREADS)
+        return work
+
+
 @dataclass(frozen=True)
 class _Place:
     """A worker process and its number."""
 
     number: int
     process: BaseProcess
-
-
-class _UnableError(Exception):
-    """A worker that could not be made ready."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 class Processes(Generic[J, A]):
@@ -206,14 +251,11 @@ class Processes(Generic[J, A]):
 
     def _ended(self, line: Connection, job: J) -> Ended[J, A]:
         try:
-            answer = line.recv()
+            return Ended.of(job, line.recv())
         except (EOFError, ConnectionResetError):
             process = self._places[line].process
             process.join()
             return Ended(job, error=_lost(process))
-        if isinstance(answer, _UnableError):
-            raise answer.error
-        return Ended(job, error=answer) if isinstance(answer, Exception) else Ended(job, answer)
 
 
 def _lost(process: BaseProcess) -> WorkerLostError:
@@ -227,36 +269,16 @@ def _serve(make: Make[J, A], number: int, line: Connection) -> None:
     """The life of a worker process: a job in, what came of it out, until the line closes."""
     signal(SIGINT, SIG_IGN)  # an interrupt reaches the whole group; the parent ends it in order
     warnings.simplefilter("ignore")
-    work: Callable[[J], A] | None = None
+    worker = Worker(make, number)
     while True:
         try:
             job = line.recv()
         except EOFError:
             return
-        answer: A | Exception
         try:
-            work = work or _ready(make, number)
-            answer = work(job)
-        except (ComposeError, _UnableError) as error:
-            answer = error
-        except Exception:
-            answer = RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
-        try:
-            line.send(answer)
+            line.send(worker.answer(job))
         except BrokenPipeError:
             return
-
-
-def _ready(make: Make[J, A], number: int) -> Callable[[J], A]:
-    try:
-        work = make(number)
-    except ComposeError as error:
-        raise _UnableError(error) from None
-    except Exception:
-        told = f"in a worker process:\n{traceback.format_exc()}"
-        raise _UnableError(RuntimeError(told)) from None
-    set_threads(THREADS)
-    return work
 
 
 def set_threads(number: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Values of a YAML file that remember where they stand, so that errors can say file, line and key."""
+"""Values of a YAML file that remember where they stand, for errors with file, line and key."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Field:
         good = isinstance(self.value, int | float) and not isinstance(self.value, bool)
         if not good or not math.isfinite(self.value):
             raise self.wrong(expected)
-        return self.value
+        return float(self.value)
 
     def whole(self, low: int, high: int) -> int:
         """A whole number in a range."""

@@ -1,4 +1,4 @@
-"""What a batch makes: pictures, and which of them share a denoiser call. A function of the file alone."""
+"""What a batch makes, and which pictures share a denoiser call: a function of the file alone."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Job:
 
     Attributes:
         items: one or more; they differ in prompt, negative prompt and seed only.
-        files: name of each picture's file. It holds a hash of all that decides the picture as far as
-            the batch file says it, neighbours in the call among it.
+        files: name of each picture's file. It holds a hash of all that decides the picture as
+            far as the batch file says it, neighbours in the call among it.
     """
 
     items: tuple[Item, ...]

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compose_app.flags import read_lora, read_size
-from compose_app.order import refuse_twice
-
 from compose.adapters.library import AdapterLibrary
 from compose.errors import RequestError
 from compose.fusion import method
@@ -18,6 +15,8 @@ from compose.prompt import parse_prompt, refuse_tags
 from compose.regions import Box, Mask, Region
 from compose.request import AdapterUse, Request
 from compose.types import Size
+from compose_app.flags import read_lora, read_size
+from compose_app.order import refuse_twice
 
 from .fields import Field
 
@@ -203,6 +202,7 @@ def find_method(at: Field | None) -> tuple[str, type[CompositionMethod]]:
 
 def _size(at: Field) -> Size | None:
     try:
-        return read_size(at.text("WxH in pixels, such as 128x128"))
+        size: Size | None = read_size(at.text("WxH in pixels, such as 128x128"))
+        return size
     except RequestError:
         raise at.wrong("WxH in pixels, such as 128x128, of at most 4096") from None

@@ -10,11 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from compose_app.flags import MAX_COUNT
-
 from compose.errors import RequestError, SpecError, nearest
 from compose.models.options import USUAL, LoadOptions
 from compose.request import MAX_SEED
+from compose_app.flags import MAX_COUNT
 
 from .fields import Field, read_fields
 from .plan import Item, Job, plan_jobs
@@ -93,7 +92,7 @@ class _BatchReader:
 
     def items(self) -> Iterator[Item]:
         """Every picture."""
-        defaults = self.table["defaults"] if "defaults" in self.table else None
+        defaults = self.table.get("defaults")
         names: set[str] = set()
         for at in self.table["items"].listed("items"):
             own = at.table(ITEM_KEYS)
@@ -264,7 +263,7 @@ def _texts(at: Field) -> list[str]:
 
 def _options(at: Field) -> LoadOptions:
     known = {field.name: field.default for field in fields(LoadOptions)}
-    values = {}
+    values: dict[str, Any] = {}
     for name, field in at.table(tuple(known)).items():
         kind = bool if isinstance(known[name], bool) else str
         if not isinstance(field.value, kind):
