@@ -15,6 +15,7 @@ from .identity import DISTRIBUTION
 COMMANDS = {
     "generate": "generate",
     "replay": "replay",
+    "batch": "batch",
     "methods": "methods",
     "adapters": "adapters",
     "models": "models",

@@ -93,7 +93,7 @@ def read_request(
         scheduler=scheduler,
         seeds=seeds,
     )
-    _refuse_twice(adapters)
+    refuse_twice(adapters)
     return request
 
 
@@ -104,7 +104,7 @@ def _check_text(what: str, text: str) -> None:
         raise RequestError(f"the {what} holds bytes that are no text; expected UTF-8") from None
 
 
-def _refuse_twice(adapters: Iterable[AdapterUse]) -> None:
+def refuse_twice(adapters: Iterable[AdapterUse]) -> None:
     """Look every adapter up, and refuse two names for the same file."""
     library = AdapterLibrary.default()
     seen: dict[Path, str] = {}

@@ -9,6 +9,7 @@ from compose.adapters.formats import KeyReport
 from compose.adapters.triggers import has_trigger
 from compose.models.family import Family
 from compose.request import Request
+from compose.run import Run
 from compose.text.weighting import plain_text
 from compose.world.captions import unknown_words
 
@@ -71,3 +72,10 @@ def _listed(words: Iterable[str]) -> str:
     quoted = [repr(word) for word in words]
     more = f" and {len(quoted) - 8} more words" if len(quoted) > 8 else ""
     return ", ".join(quoted[:8]) + more
+
+
+def unheard_warnings(run: Run) -> Iterator[str]:
+    """A sentence for what a run was told and has no use for."""
+    if any(run.negatives) and not run.guided:
+        scale = "--true-cfg" if run.family.distilled else "--guidance"
+        yield f"the negative prompt has no effect without guidance; give {scale} above 1"
