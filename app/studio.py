@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
 from compose.device import out_of_memory
 from compose.errors import RequestError
@@ -65,8 +66,8 @@ class Studio:
         self._fingerprint: Future[str] = _in_background(lambda: model_fingerprint(source.files()))
 
     @classmethod
-    def open(cls, setting: Setting) -> Studio:
-        """Load the model.
+    def open(cls, setting: Setting, library: AdapterLibrary | None = None) -> Studio:
+        """Load the model; `library` as for `Composer`.
 
         Raises:
             ModelError: it is missing, broken or of an unsupported family.
@@ -83,7 +84,11 @@ class Studio:
         source = find(model, options)
         with memory_guard():
             composer = Composer.load(
-                model, device=setting.device, dtype=setting.dtype, options=options
+                model,
+                device=setting.device,
+                dtype=setting.dtype,
+                options=options,
+                library=library,
             )
         return cls(composer, setting, source, time.perf_counter() - start)
 
@@ -103,7 +108,11 @@ class Studio:
         return _DTYPES[self.composer.family.dtype]
 
     def pictures(
-        self, prepared: Prepared, label: str, folder: Path, each: Callable[[int, int], None]
+        self,
+        prepared: Prepared,
+        label: str,
+        folder: Path,
+        progress: Callable[[Progress], None],
     ) -> Iterator[Saved]:
         """Make the pictures of a request and save them one by one.
 
@@ -111,20 +120,16 @@ class Studio:
             prepared: a checked request.
             label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``.
             folder: where to save.
-            each: called after every step with the steps done and their total.
+            progress: called after every step.
 
         Raises:
             RequestError: a picture cannot be written, or memory does not suffice.
         """
-
-        def tell(where: Progress) -> None:
-            each(where.step, where.steps)
-
         marks = self.marks(prepared.request)
         name = _UNSAFE.sub("_", label)
         distilled = self.composer.family.distilled
         with memory_guard():
-            for made in self.composer.images(prepared, progress=tell):
+            for made in self.composer.images(prepared, progress=progress):
                 image = made.image.convert("RGB")
                 digest = pixels_hash(image)
                 recipe = self.recipe(made.request, marks, digest)

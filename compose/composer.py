@@ -30,6 +30,9 @@ from compose.run import Run
 from compose.slot import GateSlot
 from compose.wording import unmatched_warnings, wording_warnings
 
+Each = Callable[[int, int, torch.Tensor], None]
+"""Called after every step: steps done, their total, latents [images, C, H, W]."""
+
 
 class Composer:
     """Makes pictures with several adapters at once. Base weights are read, never written.
@@ -169,13 +172,14 @@ class Composer:
         """
         self._install(prepared.adapters)
         try:
-            return self._denoise(prepared.request, prepared.adapters, each or (lambda i, n: None))
+            tell = each or (lambda i, n: None)
+            return self._denoise(
+                prepared.request, prepared.adapters, lambda i, n, latents: tell(i, n)
+            )
         finally:
             self.family.release()
 
-    def _image(
-        self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
-    ) -> ComposedImage:
+    def _image(self, request: Request, adapters: AdapterSet, each: Each) -> ComposedImage:
         try:
             with torch.no_grad():
                 start = time.perf_counter()
@@ -196,7 +200,7 @@ class Composer:
         )
 
     def _denoise(
-        self, request: Request, adapters: AdapterSet, each: Callable[[int, int], None]
+        self, request: Request, adapters: AdapterSet, each: Each
     ) -> tuple[torch.Tensor, Run]:
         run = self._run(request, adapters, request.seeds)
         method, schedule = request.method, run.schedule
@@ -212,7 +216,7 @@ class Composer:
             latents = schedule.advance(
                 method.fuse(run, step, predictions), step, latents, generators
             )
-            each(index + 1, len(schedule.timesteps))
+            each(index + 1, len(schedule.timesteps), latents)
         return latents, run
 
     def _run(self, request: Request, adapters: AdapterSet, seeds: Sequence[int]) -> Run:
@@ -267,7 +271,12 @@ def _unheard(run: Run) -> Iterator[str]:
 
 
 def _report(
-    progress: Callable[[Progress], None] | None, image: int, images: int, step: int, steps: int
+    progress: Callable[[Progress], None] | None,
+    image: int,
+    images: int,
+    step: int,
+    steps: int,
+    latents: torch.Tensor,
 ) -> None:
     if progress is not None:
-        progress(Progress(image, images, step, steps))
+        progress(Progress(image, images, step, steps, latents))
