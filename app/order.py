@@ -9,6 +9,7 @@ from pathlib import Path
 from compose.adapters.library import AdapterLibrary
 from compose.errors import RequestError, nearest
 from compose.fusion import method, methods
+from compose.fusion.merge import Merge
 from compose.method import CompositionMethod
 from compose.models.options import USUAL, LoadOptions
 from compose.prompt import Prompt, parse_prompt, refuse_tags
@@ -221,9 +222,10 @@ def compared(
     """
     _check_places(request, [type(method) for method in chosen])
     everywhere = replace(request, adapters=tuple(replace(a, region=None) for a in request.adapters))
-    columns = [Column("base", replace(request, adapters=()), method=False)]
-    for use in everywhere.adapters:
-        columns.append(Column(_short(use.name), replace(request, adapters=(use,)), method=False))
+    plain = replace(everywhere, method=Merge())
+    columns = [Column("base", replace(plain, adapters=()), method=False)]
+    for use in plain.adapters:
+        columns.append(Column(_short(use.name), replace(plain, adapters=(use,)), method=False))
     for kind in chosen:
         suited = request if "regions" in kind.needs else everywhere
         columns.append(Column(kind.name, replace(suited, method=kind), optional=optional))

@@ -93,12 +93,12 @@ class AdapterRows:
 def _slot() -> list[Any]:
     return [
         gr.Slider(-2, 2, value=1.0, step=0.05, label="weight", scale=3, min_width=150),
-        gr.Number(label="text weight", placeholder="same", value=None, scale=1, min_width=90),
+        gr.Number(label="in text", placeholder="same", value=None, scale=1, min_width=90),
         gr.Dropdown(
             choices=list(PLACES),
             value="",
             allow_custom_value=True,
-            label="region (or x0,y0,x1,y1)",
+            label="region",
             scale=2,
             min_width=140,
         ),

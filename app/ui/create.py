@@ -34,23 +34,16 @@ def draw(app: App) -> Callable[[Any], None]:
         with gr.Column(scale=5, min_width=420):
             inputs = Inputs.draw(app.library, app.studio.composer.family)
             inputs.follow_choice(shown, app.library)
-            dropped = gr.File(
-                label="Recall: drop a PNG made here to get all its settings back",
-                file_types=[".png"],
-                height=96,
-                elem_id="recall",
-            )
         with gr.Column(scale=4, min_width=360), gr.Tabs():
             with gr.Tab("Picture"):
-                picture = _picture_tab(app, inputs, shown, shots)
+                line = _picture_tab(app, inputs, shown, shots)
             with gr.Tab("Regions"):
                 regions.draw(app, inputs, shown)
             with gr.Tab("Compare"):
                 comparing.draw_methods(app, inputs)
             with gr.Tab("X/Y grid"):
                 comparing.draw_plane(app, inputs)
-    _recalls(app, inputs, shown, dropped.upload, dropped, picture)
-    return lambda chosen: _recalls(app, inputs, shown, chosen.change, chosen, picture)
+    return lambda chosen: _recalls(app, inputs, shown, chosen.change, chosen, line)
 
 
 def _picture_tab(app: App, inputs: Inputs, shown: Any, shots: Any) -> Any:
@@ -72,6 +65,7 @@ def _picture_tab(app: App, inputs: Inputs, shown: Any, shots: Any) -> Any:
         height=150,
         format="png",
         object_fit="cover",
+        fit_columns=False,
         allow_preview=False,
         elem_id="shots",
     )
@@ -95,6 +89,13 @@ def _picture_tab(app: App, inputs: Inputs, shown: Any, shots: Any) -> Any:
         api_visibility="private",
     )
     cancels(app, stop)
+    dropped = gr.File(
+        label="Drop a PNG made here to get all its settings back",
+        file_types=[".png"],
+        height=130,
+        elem_id="recall",
+    )
+    _recalls(app, inputs, shown, dropped.upload, dropped, line)
     _recalls_chosen(app, inputs, shown, shots, strip, line)
     return line
 

@@ -26,6 +26,7 @@ def draw(app: App) -> Any:
         height=620,
         format="png",
         object_fit="cover",
+        fit_columns=False,
         allow_preview=False,
         elem_id="wall",
     )

@@ -32,7 +32,12 @@ def theme() -> Any:
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
         button_primary_text_color="white",
-        input_background_fill="white",
+        input_background_fill="*neutral_50",
+        input_border_color="*neutral_200",
+        input_border_width="1px",
+        input_padding="7px 10px",
+        block_padding="10px 12px",
+        layout_gap="12px",
     )
 
 

@@ -102,7 +102,10 @@ def make(
     if out.exists() or name in app.entries():
         raise RequestError(f"an adapter is called {name} already; expected another name")
     concept = {
-        "name": name, "trigger": trigger.strip(), "category": category, "images": "pictures",
+        "name": name,
+        "trigger": trigger.strip(),
+        "category": category,
+        "images": "pictures",
         **({"class_word": word.strip()} if word.strip() else {}),
     }
     content = [(file.read_bytes(), lines[k % len(lines)]) for k, file in enumerate(files)]
