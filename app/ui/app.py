@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from . import status
 from .work import Laid, Made, Stepped, Warned
 from .worker import Ended, Job, Waiting, Worker
 
+_PAUSE = 0.25  # seconds between two steps that are told
 Work = Callable[[Studio, Job], None]
 
 
@@ -58,11 +60,13 @@ class Seen:
     made: list[Path] = field(default_factory=list)
     sheet: Path | None = None
     done: bool = False
+    _shown: Any = None
 
     def value(self) -> Any:
-        """The picture as an image component takes it; nothing new where there is none."""
-        if self.picture is None:
+        """The picture as an image component takes it; nothing where it was shown already."""
+        if self.picture is self._shown:
             return gr.skip()
+        self._shown = self.picture
         return str(self.picture) if isinstance(self.picture, Path) else self.picture
 
 
@@ -83,8 +87,13 @@ def run(app: App, owner: str, make: Callable[[], Work]) -> Iterator[Seen]:
         seen.line, seen.done = status.error(str(refused)), True
         yield seen
         return
+    last = 0.0
     for event in app.worker.follow(job):
         _take(event, seen, warnings)
+        now = time.monotonic()
+        if isinstance(event, Stepped) and now - last < _PAUSE:
+            continue  # a browser cannot draw a thousand small steps
+        last = now
         yield seen
 
 

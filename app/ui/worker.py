@@ -6,9 +6,9 @@ the worker's thread ever touches the composer.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -199,6 +199,6 @@ def _outcome(job: Job, studio: Studio) -> Ended:
     except ComposeError as error:
         return Ended(str(error))
     except Exception:
-        logging.getLogger(__name__).exception("a job failed")
+        traceback.print_exc()
         return Ended("something went wrong on our side; the terminal of the app has the details")
     return Ended()

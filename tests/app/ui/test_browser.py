@@ -92,7 +92,7 @@ def test_a_picture_is_made_and_saved_with_its_recipe(page: Open, served: Served)
 
 def test_cancelled_between_steps_and_ready_again(page: Open, served: Served) -> None:
     window = page()
-    ask(window, "cat", steps=1000, seed=21)
+    ask(window, "cat", steps=900, seed=21)
     window.click("#go")
     window.wait_for_selector("#status .fill")
     window.click("#stop")
