@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
 _SMALLEST, _LARGEST = 192, 512  # shown side of a cell, in pixels
-_PAPER, _INK, _PALE = (255, 255, 255), (24, 26, 30), (110, 114, 122)
+PAPER, INK, PALE = (255, 255, 255), (24, 26, 30), (110, 114, 122)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -52,16 +53,16 @@ def draw_grid(
     top = 5 * gap + 3 * size
     lefts = [left + number * (width + gap) for number in range(len(columns))]
     tops = [top + number * (height + gap) for number in range(len(rows))]
-    sheet = Image.new("RGB", (lefts[-1] + width + gap, tops[-1] + height + gap), _PAPER)
+    sheet = Image.new("RGB", (lefts[-1] + width + gap, tops[-1] + height + gap), PAPER)
     draw = ImageDraw.Draw(sheet)
     room = sheet.width - 2 * gap
-    draw.text((gap, gap), fitted(title, big, room), _INK, big)
-    draw.text((gap, 2 * gap + size), fitted(subtitle, small, room), _PALE, small)
+    draw.text((gap, gap), fitted(title, big, room), INK, big)
+    draw.text((gap, 2 * gap + size), fitted(subtitle, small, room), PALE, small)
     for x, label in zip(lefts, columns, strict=True):
         place = (x + width / 2, top - gap)
-        draw.text(place, fitted(label, small, width), _INK, small, anchor="md")
+        draw.text(place, fitted(label, small, width), INK, small, anchor="md")
     for y, label in zip(tops, rows, strict=True):
-        draw.text((left - gap, y + height / 2), label, _INK, small, anchor="rm")
+        draw.text((left - gap, y + height / 2), label, INK, small, anchor="rm")
     for cell in cells:
         picture = _resized(cell.image, (width, height))
         sheet.paste(picture, (lefts[cell.column], tops[cell.row]))
@@ -88,9 +89,9 @@ def fitted(text: str, font: Font, room: float) -> str:
     text = " ".join(text.split())
     if font.getlength(text) <= room:
         return text
-    while text and font.getlength(text + "...") > room:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    ends = range(1, len(text) + 1)
+    end = bisect_right(ends, room, key=lambda n: font.getlength(text[:n] + "..."))
+    return text[:end].rstrip() + "..."
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -12,6 +12,7 @@ from compose.errors import RequestError
 from compose.result import Prepared, Progress
 from compose.run import Calls
 
+from . import explaining
 from .console import Screen
 from .files import write_new
 from .grid import Cell, draw_grid
@@ -53,6 +54,7 @@ def make(
     start: float,
     notes: Sequence[str] = (),
     grid: bool = False,
+    explain: bool = False,
 ) -> None:
     """Make every picture of one request, or of all columns of a grid, and report.
 
@@ -64,13 +66,14 @@ def make(
         start: `time.perf_counter` when the command began.
         notes: to be told once nothing can be refused any more.
         grid: whether to lay all pictures out in one.
+        explain: whether to tell what each adapter did.
 
     Raises:
         ComposeError: the request cannot be carried out.
         KeyboardInterrupt: with a message; finished pictures are kept and reported.
     """
     studio = Studio.open(setting)
-    work = prepare(columns, studio, screen)
+    work = prepare(columns, studio, screen, explain=explain)
     work.load = time.perf_counter() - start
     for note in notes:
         screen.note(note)
@@ -86,12 +89,14 @@ def make(
     screen.data(report(work, setting, screen, start))
 
 
-def prepare(columns: Sequence[Column], studio: Studio, screen: Screen) -> Work:
+def prepare(
+    columns: Sequence[Column], studio: Studio, screen: Screen, *, explain: bool = False
+) -> Work:
     """Load adapters, check every request, and warn."""
     kept, prepared = [], []
     for column in columns:
         try:
-            prepared.append(studio.composer.prepare(column.request))
+            prepared.append(studio.composer.prepare(column.request, explain=explain))
         except RequestError as error:
             if not column.optional:
                 raise
@@ -115,6 +120,9 @@ def produce(work: Work, studio: Studio, folder: Path, screen: Screen) -> None:
             for saved in studio.pictures(prepared, column.label, folder, tell):
                 work.saved.append((number, saved))
                 screen.result(str(saved.path))
+                if saved.sheet is not None and saved.made.explanation is not None:
+                    screen.result(str(saved.sheet))
+                    screen.note(explaining.line(saved.made, saved.made.explanation))
 
 
 def report(work: Work, setting: Setting, screen: Screen, start: float) -> dict[str, Any]:
@@ -140,8 +148,16 @@ def report(work: Work, setting: Setting, screen: Screen, start: float) -> dict[s
 
 
 def _image(work: Work, number: int, saved: Saved) -> dict[str, Any]:
-    data = {"path": str(saved.path), "seed": saved.made.seed, "sha256": saved.sha256}
-    return data if len(work.columns) == 1 else {**data, "column": work.columns[number].label}
+    data: dict[str, Any] = {
+        "path": str(saved.path),
+        "seed": saved.made.seed,
+        "sha256": saved.sha256,
+    }
+    if len(work.columns) > 1:
+        data["column"] = work.columns[number].label
+    if saved.made.explanation is not None:
+        data["explain"] = {"path": str(saved.sheet), **explaining.report(saved.made.explanation)}
+    return data
 
 
 def _adapters(prepared: Prepared) -> list[dict[str, Any]]:

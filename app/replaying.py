@@ -21,7 +21,13 @@ from .studio import Studio
 
 
 def rebuild(
-    recipe: Recipe, folder: Path, screen: Screen, *, start: float, offload: str = "none"
+    recipe: Recipe,
+    folder: Path,
+    screen: Screen,
+    *,
+    start: float,
+    offload: str = "none",
+    explain: bool = False,
 ) -> None:
     """Make the picture of a recipe, save it, and say whether it is the same.
 
@@ -31,6 +37,7 @@ def rebuild(
         screen: where result and warnings go.
         start: `time.perf_counter` when the command began.
         offload: as for `LoadOptions`; it changes no pixel, so recipes do not tell.
+        explain: whether to tell what each adapter did.
 
     Raises:
         ComposeError: model or adapters are not here, or the request cannot be carried out.
@@ -41,7 +48,7 @@ def rebuild(
     studio = Studio.open(setting)
     for difference in differences(recipe, studio, request):
         screen.warn(difference)
-    work = prepare([Column(request.method.name, request)], studio, screen)
+    work = prepare([Column(request.method.name, request)], studio, screen, explain=explain)
     work.load = time.perf_counter() - start
     produce(work, studio, folder, screen)
     same = work.saved[0][1].sha256 == recipe.sha256

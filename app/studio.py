@@ -24,6 +24,7 @@ from compose.request import Request
 from compose.result import ComposedImage, Prepared, Progress
 
 from .console import hush
+from .explaining import sheet_bytes
 from .files import write_new
 from .hub import local_model, local_settings
 from .identity import model_fingerprint, versions
@@ -42,11 +43,13 @@ class Saved:
         path: its file.
         sha256: of the raw RGB bytes.
         made: the picture and what it cost.
+        sheet: file of its explanation, where that was asked for.
     """
 
     path: Path
     sha256: str
     made: ComposedImage
+    sheet: Path | None = None
 
 
 class Studio:
@@ -118,7 +121,8 @@ class Studio:
 
         Args:
             prepared: a checked request.
-            label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``.
+            label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``, and
+                the same with ``-explain`` for the sheet of a picture that is explained.
             folder: where to save.
             progress: called after every step.
 
@@ -135,8 +139,11 @@ class Studio:
                 recipe = self.recipe(made.request, marks, digest)
                 stem = f"{made.seed}-{name}-{_short_hash(recipe)}"
                 data = png_bytes(image, recipe, distilled=distilled)
+                told = sheet_bytes(made, made.explanation) if made.explanation else None
                 path = write_new(folder, stem, ".png", data)
-                yield Saved(path, digest, made)
+                beside = f"{path.stem}-explain"
+                sheet = write_new(folder, beside, ".png", told) if told else None
+                yield Saved(path, digest, made, sheet)
 
     def marks(self, request: Request) -> tuple[AdapterMark, ...]:
         """Names and hashes of the adapters of a request."""

@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from compose.adapters.adapter import Adapter, AdapterSet
 from compose.adapters.formats import KeyReport, load_adapter
 from compose.adapters.library import AdapterLibrary
 from compose.device import pick_device
 from compose.errors import RequestError
+from compose.explain import Explainer, Observer
 from compose.layers import Installation, install
 from compose.models.detect import EMBEDDED
 from compose.models.family import Family
@@ -30,7 +32,7 @@ from compose.run import Run
 from compose.slot import GateSlot
 from compose.wording import unmatched_warnings, wording_warnings
 
-Each = Callable[[int, int, torch.Tensor], None]
+Each = Callable[[int, int, Tensor], None]
 """Called after every step: steps done, their total, latents [images, C, H, W]."""
 
 
@@ -108,13 +110,22 @@ class Composer:
             self._installation.eject()
             self._installation = None
 
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: Request, *, explain: bool = False) -> Prepared:
         """Load what a request needs and refuse it if it cannot be carried out.
+
+        Args:
+            request: what is asked for.
+            explain: whether its pictures shall tell what each adapter did. They are the same.
 
         Raises:
             AdapterError: an adapter is unknown, broken or made for another base.
-            RequestError: size, clip skip, scheduler or method do not fit.
+            RequestError: size, clip skip, scheduler or method do not fit; nothing to be explained.
         """
+        if explain and not request.adapters:
+            raise RequestError(
+                "a request without adapters was to be explained; expected at least one, so add"
+                " --lora NAME or leave --explain out"
+            )
         family = self.family
         size = request.size or family.default_size
         family.check_size(size)
@@ -133,13 +144,17 @@ class Composer:
             *wording_warnings(request, self.family, adapters),
             *_unheard(run),
         )
-        return Prepared(request, adapters, reports, warnings)
+        return Prepared(request, adapters, reports, warnings, explain)
 
     def generate(
-        self, request: Request, *, progress: Callable[[Progress], None] | None = None
+        self,
+        request: Request,
+        *,
+        explain: bool = False,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Result:
-        """Make every picture of a request; see `prepare` for what is raised."""
-        prepared = self.prepare(request)
+        """Make every picture of a request; see `prepare` for `explain` and for what is raised."""
+        prepared = self.prepare(request, explain=explain)
         return Result(tuple(self.images(prepared, progress=progress)), prepared.warnings)
 
     def images(
@@ -155,35 +170,35 @@ class Composer:
         for number, seed in enumerate(seeds, start=1):
             alone = replace(prepared.request, seeds=(seed,))
             each = partial(_report, progress, number, len(seeds))
-            yield self._image(alone, prepared.adapters, each)
+            yield self._image(replace(prepared, request=alone), each)
 
     @torch.no_grad()
     def latents(
-        self, prepared: Prepared, *, each: Callable[[int, int], None] | None = None
-    ) -> tuple[torch.Tensor, Run]:
+        self, prepared: Prepared, *, each: Each | None = None, observer: Observer | None = None
+    ) -> tuple[Tensor, Run]:
         """The denoising loop, over all seeds of a request side by side.
 
         Args:
             prepared: a checked request.
-            each: called after every step with the number of steps done and their total.
+            each: called after every step.
+            observer: sees every step, such as an `Explainer` of the request's method.
 
         Returns:
             Final latents [images, C, H, W] and the run that made them.
         """
         self._install(prepared.adapters)
         try:
-            tell = each or (lambda i, n: None)
-            return self._denoise(
-                prepared.request, prepared.adapters, lambda i, n, latents: tell(i, n)
-            )
+            return self._denoise(prepared, each or (lambda *_: None), observer or Observer())
         finally:
             self.family.release()
 
-    def _image(self, request: Request, adapters: AdapterSet, each: Each) -> ComposedImage:
+    def _image(self, prepared: Prepared, each: Each) -> ComposedImage:
+        request = prepared.request
+        explainer = Explainer(request.method) if prepared.explain else None
         try:
             with torch.no_grad():
                 start = time.perf_counter()
-                latents, run = self._denoise(request, adapters, each)
+                latents, run = self._denoise(prepared, each, explainer or Observer())
                 between = time.perf_counter()
                 (image,) = self.family.decode(latents)
                 end = time.perf_counter()
@@ -197,12 +212,12 @@ class Composer:
             tuple(run.trace),
             between - start,
             end - between,
+            explainer.explanations(run)[0] if explainer else None,
         )
 
-    def _denoise(
-        self, request: Request, adapters: AdapterSet, each: Each
-    ) -> tuple[torch.Tensor, Run]:
-        run = self._run(request, adapters, request.seeds)
+    def _denoise(self, prepared: Prepared, each: Each, observer: Observer) -> tuple[Tensor, Run]:
+        request = prepared.request
+        run = self._run(request, prepared.adapters, request.seeds)
         method, schedule = request.method, run.schedule
         generators = [torch.Generator("cpu").manual_seed(s) for s in request.seeds]
         latents = self.family.latents(
@@ -212,7 +227,9 @@ class Composer:
         for index in range(len(schedule.timesteps)):
             step = schedule.step(index)
             latents = method.adjust(run, step, latents)
-            predictions = run.predict(latents, step, method.passes(run, step))
+            passes = method.passes(run, step)
+            predictions = run.predict(latents, step, observer.before(run, step, passes))
+            observer.after(run, step, latents, passes, predictions)
             latents = schedule.advance(
                 method.fuse(run, step, predictions), step, latents, generators
             )
@@ -276,7 +293,7 @@ def _report(
     images: int,
     step: int,
     steps: int,
-    latents: torch.Tensor,
+    latents: Tensor,
 ) -> None:
     if progress is not None:
         progress(Progress(image, images, step, steps, latents))

@@ -24,6 +24,7 @@ def generate(
     model: str = EMBEDDED,
     seed: int = 0,
     count: int = 1,
+    explain: bool = False,
     device: str = "auto",
     dtype: str = "auto",
     options: LoadOptions = USUAL,
@@ -39,6 +40,7 @@ def generate(
         model: "embedded", a folder in diffusers layout, or a .safetensors file with a whole model.
         seed: of the first picture; the next one has the next seed.
         count: how many pictures.
+        explain: whether they tell what each adapter did, in `ComposedImage.explanation`.
         device, dtype, options: as for `Composer.load`.
         **request: further fields of `Request`: negative, size, steps, guidance, scheduler.
 
@@ -51,4 +53,4 @@ def generate(
     there = placed(uses, regions or {})
     asked = Request(prompt, adapters=there, method=chosen, seeds=seeds, **request)
     with Composer.load(model, device=device, dtype=dtype, options=options) as composer:
-        return composer.generate(asked)
+        return composer.generate(asked, explain=explain)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compose.adapters.adapter import AdapterSet
 from compose.adapters.formats import KeyReport
+from compose.explain import Explanation
 from compose.request import Request
 from compose.run import CallRecord, Calls
 
@@ -37,6 +38,7 @@ class ComposedImage:
         request: asks for this picture alone, with every default filled in.
         calls, trace: what it cost, and what every denoiser call saw.
         denoise, decode: seconds.
+        explanation: what each adapter did, where that was asked for.
     """
 
     image: Image.Image
@@ -46,6 +48,7 @@ class ComposedImage:
     trace: tuple[CallRecord, ...]
     denoise: float
     decode: float
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ class Prepared:
         adapters: loaded, in the order of the request.
         reports: which keys of each file were used.
         warnings: what the user should know; one line each.
+        explain: whether pictures shall tell what each adapter did.
     """
 
     request: Request
     adapters: AdapterSet
     reports: tuple[KeyReport, ...]
     warnings: tuple[str, ...]
+    explain: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from compose.errors import CaptureError
 from compose.gate import Gate
 from compose.passes import Guided, Pass, Piece, by_pass, grouped, stacked, watched
 from compose.slot import GateSlot, TokenLayout
-from compose.types import AttentionSite, Conditioning, Step, TextOptions
+from compose.types import AttentionSite, Conditioning, Encoded, Step, TextOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,21 +134,24 @@ class Run:
         """
         touched = self.encoder_weights(shares)
         if touched not in self._texts:
-            uncond = None
-            if self.guided:
-                encoded = self.encode(self.negatives, touched)
-                uncond = self.family.unconditional(self.negatives, encoded)
+            uncond = self.encode(self.negatives, touched, negative=True) if self.guided else None
             self._texts[touched] = Guided(self.encode(self.prompts, touched), uncond)
         return self._texts[touched]
 
-    def encode(self, prompts: Sequence[str], weights: Sequence[float]) -> Conditioning:
-        """Encode prompts, one row each, with the adapters' text-encoder parts at weights [K]."""
+    def encode(
+        self, prompts: Sequence[str], weights: Sequence[float], *, negative: bool = False
+    ) -> Conditioning:
+        """Encode prompts (or negative ones), a row each, adapters' text parts at weights [K]."""
         gate = Gate.all(weights).expand(len(prompts))
         with ExitStack() as held:
             for name, slot in self.slots.items():
                 if name in self.family.text_names:
                     held.enter_context(slot.hold(gate))
-            return self.family.encode(prompts, self.text_options)
+            found = self.family.encode(prompts, self.text_options)
+        if negative:
+            found = self.family.unconditional(prompts, found)
+        made = Encoded(tuple(prompts), tuple(weights), negative, found.embeds)
+        return replace(found, encoded=made)
 
     def positions(self, k: int, *, class_word: bool = False) -> tuple[tuple[int, ...], ...]:
         """Text positions of the words that call adapter `k`, for every image.

@@ -127,6 +127,23 @@ class TextOptions:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """From what the embeddings of a conditioning were made.
+
+    Attributes:
+        prompts: one for every row, as written.
+        weights: [K] of the adapters' text-encoder parts.
+        negative: whether it is for the negative prompt.
+        embeds: the embeddings as they came out. Whoever changes a conditioning puts others there.
+    """
+
+    prompts: tuple[str, ...]
+    weights: tuple[float, ...]
+    negative: bool
+    embeds: Tensor
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What the text says to the denoiser.
 
@@ -135,16 +152,24 @@ class Conditioning:
         extra: further named inputs of the family, each with a leading row axis (pooled
             embeddings).
         tokens: for every row, which characters its text positions stand for.
+        encoded: from what it was made; None where nobody says. See `origin`.
     """
 
     embeds: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     tokens: tuple[tuple[Token, ...], ...] = ()
+    encoded: Encoded | None = None
 
     @property
     def rows(self) -> int:
         """Length of the row axis."""
         return self.embeds.shape[0]
+
+    @property
+    def origin(self) -> Encoded | None:
+        """From what it was made; None where nobody says, or where the embeddings were changed."""
+        whole = self.encoded is not None and self.encoded.embeds is self.embeds
+        return self.encoded if whole else None
 
 
 @dataclass(frozen=True)

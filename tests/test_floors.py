@@ -21,7 +21,7 @@ FLOORS = (
     ),
     ("layers", "train", "method", "needs", "product"),
     ("run", "passes", "request", "fusion", "prompt"),
-    ("composer", "result", "quick", "wording", "attachment"),
+    ("composer", "result", "quick", "wording", "attachment", "explain"),
     ("app", "workflows", "evaluate"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -147,6 +147,12 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
     metavar="DIR",
     help="Folder for the pictures: <seed>-<method>-<hash>.png, nothing is overwritten.",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Beside every picture, a sheet of what each adapter did; figures with --json. The picture"
+    " stays the same, and takes longer.",
+)
 @click.option("--offline", is_flag=True, help="Fetch nothing; hub models come from the cache.")
 @click.option("--json", "as_json", is_flag=True, help="Report in JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notices.")
@@ -172,6 +178,12 @@ def generate(prompt: str, **flags: Any) -> None:
     grid = flags["grid"]
     if grid is not None and flags["method"] is not None:
         raise click.UsageError("--grid and --method were both given; expected one of them")
+    if grid is not None and flags["explain"]:
+        raise click.UsageError(
+            "--grid and --explain were both given; expected one of them, so explain one --method"
+        )
+    if flags["explain"] and not request.adapters:
+        raise click.UsageError("--explain was given without adapters; expected some, so add --lora")
     if grid is None:
         columns = one_column(request, flags["method"] or "merge", fields)
     else:
@@ -183,4 +195,5 @@ def generate(prompt: str, **flags: Any) -> None:
         from ..making import make
 
         notes = [f"seed {seeds[0]}"] if flags["seed"] is None else []
-        make(columns, setting, folder, screen, start=start, notes=notes, grid=grid is not None)
+        how = {"notes": notes, "grid": grid is not None, "explain": flags["explain"]}
+        make(columns, setting, folder, screen, start=start, **how)

@@ -29,9 +29,10 @@ from ..console import Screen
     show_default=True,
     help="What leaves the GPU while it does not work. Changes no pixel.",
 )
+@click.option("--explain", is_flag=True, help="A sheet of what each adapter did, as of generate.")
 @click.option("--json", "as_json", is_flag=True, help="Report in JSON.")
 @click.option("--quiet", is_flag=True, help="No progress and no notices.")
-def replay(image: Path, out: Path, offload: str, as_json: bool, quiet: bool) -> None:
+def replay(image: Path, out: Path, offload: str, explain: bool, as_json: bool, quiet: bool) -> None:
     """Make IMAGE.png again from the recipe that it carries, and say whether it is identical.
 
     Nothing is downloaded: a model from the hub has to be in the cache.
@@ -45,4 +46,4 @@ def replay(image: Path, out: Path, offload: str, as_json: bool, quiet: bool) -> 
     with output_folder(out) as folder:
         from ..replaying import rebuild
 
-        rebuild(recipe, folder, screen, start=start, offload=offload)
+        rebuild(recipe, folder, screen, start=start, offload=offload, explain=explain)

@@ -1,4 +1,4 @@
-"""Side by side: methods with the same seeds, and grids over any two settings."""
+"""Methods with the same seeds, grids over any two settings, and what each adapter did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gradio as gr
 from compose.errors import RequestError
 from compose.fusion import method as method_named
 
-from ..order import compared
+from ..order import Column, compared
 from . import status
 from .app import App, Seen, Work, buttons, cancels, run
 from .axes import AXES, Axis, read_axis
@@ -75,6 +75,22 @@ def draw_plane(app: App, inputs: Inputs) -> None:
         return make_plane(*plane(app, form, columns, rows), app.folder)
 
     _draw(app, inputs, "Make grid", "xy-sheet", asked, make)
+
+
+def draw_explained(app: App, inputs: Inputs) -> None:
+    """Draw the tab that tells what each adapter did at this place of the page."""
+    gr.Markdown(
+        "Makes the same picture and a sheet beside it: where each adapter's words were looked at,"
+        " its mask, its effect, and how much of that fell outside its region. Takes longer."
+    )
+
+    def make(form: Form) -> Work:
+        request = form.request(app.library)
+        if not request.adapters:
+            raise RequestError("there is no adapter to be explained; expected one, so choose some")
+        return make_columns([Column(request.method.name, request)], app.folder, explain=True)
+
+    _draw(app, inputs, "Explain", "explained", [], make)
 
 
 def plane(app: App, form: Form, columns: Axis, rows: Axis) -> tuple[Any, Axis, Axis]:

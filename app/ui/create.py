@@ -43,6 +43,8 @@ def draw(app: App) -> Callable[[Any], None]:
                 comparing.draw_methods(app, inputs)
             with gr.Tab("X/Y grid"):
                 comparing.draw_plane(app, inputs)
+            with gr.Tab("Explain"):
+                comparing.draw_explained(app, inputs)
     return lambda chosen: _recalls(app, inputs, shown, chosen.change, chosen, line)
 
 

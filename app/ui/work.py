@@ -28,6 +28,8 @@ from .axes import Axis
 from .worker import Job
 
 _PAUSE = 0.7  # seconds between two previews
+EXPLAINED = "-explain"
+"""End of the name of a picture's sheet of explanations."""
 _CELLS = 32  # most rows and columns of latents that a preview decodes
 
 
@@ -84,8 +86,13 @@ class Page(Screen):
         self._preview: Image.Image | None = None
 
     def result(self, line: str) -> None:
-        """A picture was saved."""
-        self.job.put(Made(Path(line)))
+        """A picture was saved, or the sheet of an explained one."""
+        path = Path(line)
+        self.job.put(Laid(path) if path.stem.endswith(EXPLAINED) else Made(path))
+
+    def note(self, line: str) -> None:
+        """What each adapter did."""
+        self.job.put(Warned(line))
 
     def warn(self, line: str) -> None:
         """A warning; the same one is given once."""
@@ -128,7 +135,7 @@ def preview(family: Family, latents: Tensor) -> Image.Image:
 
 
 def make_columns(
-    columns: Sequence[Column], folder: Path, *, sheet: bool = False
+    columns: Sequence[Column], folder: Path, *, sheet: bool = False, explain: bool = False
 ) -> Callable[[Studio, Job], None]:
     """Work that makes and saves the pictures of some requests.
 
@@ -136,20 +143,23 @@ def make_columns(
         columns: the requests.
         folder: for the pictures.
         sheet: whether to lay them out in one as well.
+        explain: whether to tell what each adapter did.
     """
 
     def work(studio: Studio, job: Job) -> None:
-        done = _produced(columns, studio, job, folder)
+        done = _produced(columns, studio, job, folder, explain=explain)
         if sheet:
             job.put(Laid(save_grid(done, studio.setting, folder)))
 
     return work
 
 
-def _produced(columns: Sequence[Column], studio: Studio, job: Job, folder: Path) -> Work:
+def _produced(
+    columns: Sequence[Column], studio: Studio, job: Job, folder: Path, *, explain: bool = False
+) -> Work:
     previews = studio.setting.options.offload == "none"
     page = Page(job, studio.composer.family, previews=previews)
-    work = prepare(columns, studio, page)
+    work = prepare(columns, studio, page, explain=explain)
     produce(work, studio, folder, page)
     return work
 

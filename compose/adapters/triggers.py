@@ -59,16 +59,33 @@ def check_called(adapters: Iterable[Adapter], prompt: str) -> None:
                 )
 
 
+def calls(adapter: Adapter, prompt: str, *, class_word: bool = False) -> tuple[str, ...]:
+    """The phrases of a prompt that call an adapter.
+
+    Args:
+        adapter: with or without a trigger there.
+        prompt: as written.
+        class_word: count the adapter's class word too, where it stands right behind a trigger.
+
+    Returns:
+        Its triggers that are in the prompt, then those with the class word.
+    """
+    there = tuple(t for t in adapter.triggers if occurrences(prompt, t))
+    if not (class_word and adapter.class_word):
+        return there
+    phrases = (f"{t} {adapter.class_word}" for t in there)
+    return (*there, *(phrase for phrase in phrases if occurrences(prompt, phrase)))
+
+
 def called_at(
     adapter: Adapter, tokens: Sequence[Token], prompt: str, *, class_word: bool = False
 ) -> tuple[int, ...]:
-    """Text positions of the triggers of an adapter that are in a prompt.
+    """Text positions of the phrases of a prompt that call an adapter.
 
     Args:
         adapter: called as `check_called` wants it.
         tokens: of the prompt's row, from `Conditioning.tokens`.
-        prompt: as written.
-        class_word: count the adapter's class word too, where it stands right behind a trigger.
+        prompt, class_word: as of `calls`.
 
     Returns:
         Ascending positions on the T axis.
@@ -76,7 +93,5 @@ def called_at(
     Raises:
         RequestError: no text encoder sees them.
     """
-    there = [t for t in adapter.triggers if occurrences(prompt, t)]
-    phrases = [f"{t} {adapter.class_word}" for t in there if class_word and adapter.class_word]
-    there += [phrase for phrase in phrases if occurrences(prompt, phrase)]
+    there = calls(adapter, prompt, class_word=class_word)
     return tuple(sorted({p for phrase in there for p in find(tokens, prompt, phrase)}))

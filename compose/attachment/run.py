@@ -86,13 +86,15 @@ class AttachedRun(Run):
         """Images made side by side."""
         return self._asked.rows // (2 if self.guided else 1)
 
-    def encode(self, prompts: Sequence[str], weights: Sequence[float]) -> Conditioning:
+    def encode(
+        self, prompts: Sequence[str], weights: Sequence[float], *, negative: bool = False
+    ) -> Conditioning:
         """Not here: the pipeline encodes.
 
         Raises:
             RequestError: always.
         """
-        del prompts, weights
+        del prompts, weights, negative
         self._refuse("texts of its own")
 
     def predict(self, latents: Tensor, step: Step, passes: Sequence[Pass]) -> dict[str, Tensor]:

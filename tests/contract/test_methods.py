@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 
 from compose.composer import Composer
 from compose.errors import RequestError, UnknownMethodError
+from compose.explain import Explainer
 from compose.fusion import method, methods
 from compose.fusion.merge import Merge
 from compose.request import Request
@@ -134,7 +135,7 @@ def test_nothing_stays_behind_after_success_and_after_a_failure(tiny, name) -> N
     prepared = composer.prepare(tiny.asked(name, [1.0] * 3))
     composer.latents(prepared)
 
-    def fail(done: int, total: int) -> None:
+    def fail(done: int, total: int, latents: torch.Tensor) -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -142,6 +143,23 @@ def test_nothing_stays_behind_after_success_and_after_a_failure(tiny, name) -> N
     assert all(slot.gate is None for slot in composer.slots.values())
     composer.close()
     assert {n: dict(m.named_modules()) for n, m in composer.family.components.items()} == modules
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_explaining_changes_no_bit_and_its_cost_is_told(tiny, name) -> None:
+    composer, asked = tiny.composer(), tiny.asked(name, steps=3)
+    prepared, explainer = composer.prepare(asked), Explainer(asked.method)
+    plain, quiet = composer.latents(prepared)
+    latents, run = composer.latents(prepared, observer=explainer)
+    assert torch.equal(latents, plain)
+    own = [record for record in run.trace if " without " not in record.rows[0]]
+    assert own == quiet.trace
+    told = explainer.explanations(run)[0]
+    for count, before in asdict(quiet.calls).items():
+        assert getattr(told.calls, count) == getattr(run.calls, count) - before
+    assert told.calls.forwards == len(run.trace) - len(own) > 0
+    assert sum(told.shares) == pytest.approx(1.0) and all(a.words for a in told.adapters if a.acted)
+    assert all(a.effect.isfinite().all() for a in told.adapters)
 
 
 @pytest.mark.parametrize("name", ALL)

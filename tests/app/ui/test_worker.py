@@ -156,6 +156,18 @@ def test_a_comparison_is_the_single_pictures(worker: Worker, tmp_path: Path) -> 
     assert [e.path.exists() for e in events if isinstance(e, Laid)] == [True]
 
 
+def test_an_explained_picture_is_the_same_with_a_sheet(worker: Worker, tmp_path: Path) -> None:
+    plain = next(e.path for e in made(worker, tmp_path / "a") if isinstance(e, Made))
+    (tmp_path / "b").mkdir()
+    request = FORM.request(worker.library)
+    work = make_columns([Column("composite", request)], tmp_path / "b", explain=True)
+    events = list(worker.follow(worker.submit("a", work)))
+    (told,) = [e.path for e in events if isinstance(e, Made)]
+    (sheet,) = [e.path for e in events if isinstance(e, Laid)]
+    assert pixels(told) == pixels(plain) and sheet.stem == f"{told.stem}-explain"
+    assert any(isinstance(e, Warned) and "tiny_one" in e.text for e in events)
+
+
 def test_a_plane_has_a_cell_for_every_pair_of_values(worker: Worker, tmp_path: Path) -> None:
     across, down = read_axis("weight of tiny_two", "0,1"), read_axis("seed", "5,6")
     cells = [
