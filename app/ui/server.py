@@ -23,7 +23,7 @@ Users = Sequence[tuple[str, str]]
 def build(app: App) -> Any:
     """The page, a `gradio.Blocks`."""
     with gr.Blocks(
-        title="lora-compose", analytics_enabled=False, delete_cache=(3600, 86400)
+        title="lora-compose", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:
         gr.HTML(_masthead(app), elem_id="masthead")
         gr.HTML(_names(app), elem_id="library-names", padding=False)

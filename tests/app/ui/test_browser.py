@@ -59,6 +59,7 @@ def ask(window: Any, prompt: str, *, steps: int = 2, seed: int | None = None) ->
 def choose(window: Any, selector: str, word: str) -> None:
     """Choose from a list by typing."""
     window.click(f"{selector} input")
+    window.keyboard.press("Control+a")
     window.keyboard.type(word)
     window.locator("ul[role=listbox] li", has_text=word).first.click()
 
