@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 METRICS := .venv-metrics
 
-.PHONY: demo test test-metrics check install install-dev clean
+.PHONY: demo test test-metrics chromium check install install-dev clean
 
 # One image with three LoRAs, on any machine with Python 3.11 or newer.
 demo: $(VENV)/.installed
@@ -11,8 +11,15 @@ demo: $(VENV)/.installed
 	  --lora mochi --lora ember --lora candia:0.8 --method regional \
 	  --region mochi=0,0,0.5,1 --region ember=0.5,0,1,1 --seed 1 --out out
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+# The browser tests drive the system's Chromium. Where it is missing and cannot be had from apt, they
+# are skipped and say why.
+chromium:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1 || \
+	  echo "no Chromium here and none to be had from apt-get: browser tests will be skipped"
 
 # Scorers that need open_clip, and with it torchvision: in an environment of its own, since a
 # torchvision that does not fit torch breaks everything else (docs/evaluate.md).

@@ -21,6 +21,7 @@ COMMANDS = {
     "models": "models",
     "train": "train",
     "evaluate": "evaluate",
+    "app": "app",
     "doctor": "doctor",
 }
 """Command to its module in `commands`, in the order in which help lists them."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
 from compose.device import out_of_memory
 from compose.errors import RequestError
@@ -68,8 +69,8 @@ class Studio:
         self._fingerprint: Future[str] = _in_background(lambda: model_fingerprint(source.files()))
 
     @classmethod
-    def open(cls, setting: Setting) -> Studio:
-        """Load the model.
+    def open(cls, setting: Setting, library: AdapterLibrary | None = None) -> Studio:
+        """Load the model; `library` as for `Composer`.
 
         Raises:
             ModelError: it is missing, broken or of an unsupported family.
@@ -86,7 +87,11 @@ class Studio:
         source = find(model, options)
         with memory_guard():
             composer = Composer.load(
-                model, device=setting.device, dtype=setting.dtype, options=options
+                model,
+                device=setting.device,
+                dtype=setting.dtype,
+                options=options,
+                library=library,
             )
         return cls(composer, setting, source, time.perf_counter() - start)
 
@@ -106,7 +111,11 @@ class Studio:
         return _DTYPES[self.composer.family.dtype]
 
     def pictures(
-        self, prepared: Prepared, label: str, folder: Path, each: Callable[[int, int], None]
+        self,
+        prepared: Prepared,
+        label: str,
+        folder: Path,
+        progress: Callable[[Progress], None],
     ) -> Iterator[Saved]:
         """Make the pictures of a request and save them one by one.
 
@@ -115,17 +124,13 @@ class Studio:
             label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``, and
                 the same with ``-explain`` for the sheet of a picture that is explained.
             folder: where to save.
-            each: called after every step with the steps done and their total.
+            progress: called after every step.
 
         Raises:
             RequestError: a picture cannot be written, or memory does not suffice.
         """
-
-        def tell(where: Progress) -> None:
-            each(where.step, where.steps)
-
         with memory_guard():
-            for made in self.composer.images(prepared, progress=tell):
+            for made in self.composer.images(prepared, progress=progress):
                 yield self.save(made, label, folder)
 
     def together(

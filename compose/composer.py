@@ -32,8 +32,8 @@ from compose.slot import GateSlot
 from compose.starting import begun
 from compose.wording import unheard_warnings, unmatched_warnings, wording_warnings
 
-Each = Callable[[int, int], None]
-"""Called after every step with the number of steps done and their total."""
+Each = Callable[[int, int, Tensor], None]
+"""Called after every step: steps done, their total, latents [images, C, H, W]."""
 
 
 class Composer:
@@ -213,7 +213,7 @@ class Composer:
         """
         self._install(prepared.adapters)
         try:
-            each, requests = each or (lambda i, n: None), prepared.request.one_by_one()
+            each, requests = each or (lambda *_: None), prepared.request.one_by_one()
             return self._denoise(requests, prepared.adapters, each, observer or Observer())
         finally:
             self.family.release()
@@ -255,10 +255,9 @@ class Composer:
             passes = method.passes(run, step)
             predictions = run.predict(latents, step, observer.before(run, step, passes))
             observer.after(run, step, latents, passes, predictions)
-            latents = schedule.advance(
-                method.fuse(run, step, predictions), step, latents, generators
-            )
-            each(index + 1, len(schedule.timesteps))
+            fused = method.fuse(run, step, predictions)
+            latents = schedule.advance(fused, step, latents, generators)
+            each(index + 1, len(schedule.timesteps), latents)
         return latents, run
 
     def _run(self, request: Request, adapters: AdapterSet, seeds: Sequence[int]) -> Run:
@@ -290,7 +289,12 @@ class Composer:
 
 
 def _report(
-    progress: Callable[[Progress], None] | None, image: int, images: int, step: int, steps: int
+    progress: Callable[[Progress], None] | None,
+    image: int,
+    images: int,
+    step: int,
+    steps: int,
+    latents: Tensor,
 ) -> None:
     if progress is not None:
-        progress(Progress(image, images, step, steps))
+        progress(Progress(image, images, step, steps, latents))

@@ -154,7 +154,7 @@ def test_nothing_stays_behind_after_success_and_after_a_failure(tiny, name) -> N
     prepared = composer.prepare(tiny.asked(name, [1.0] * 3))
     composer.latents(prepared)
 
-    def fail(done: int, total: int) -> None:
+    def fail(done: int, total: int, latents: torch.Tensor) -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
