@@ -2,7 +2,7 @@
 
 Counts pictures of the embedded world that the recognizer finds right. Rows:
   alone       one adapter, one figure: species and colour right; in full (pattern too)
-  beside      one adapter and a figure of the base's beside it, in its own species: both right, in place
+  beside      one adapter and a figure of the base's beside it, of its species: both right in place
   METHOD      both adapters: both right in place, each right in place, some attribute bled over
 
 Where one adapter is used, it is under tara if it was made for it, else merged. Fields of methods
@@ -156,7 +156,9 @@ def _pixels(
 
 def _tell(version: str, row: str, found: Sequence[SceneScore]) -> None:
     things = [thing for one in found for thing in one.things]
-    counts = {"each right": [t.colour_species for t in things], "in full": [t.identity for t in things]}
+    counts = {"each right": [t.colour_species for t in things]}
+    if row != "beside":
+        counts["in full"] = [t.identity for t in things]
     if row != "alone":
         both = [s.colour_species for s in found]
         counts = {"both right": both, **counts, "bled": [s.bleed for s in found]}
