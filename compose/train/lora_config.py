@@ -86,6 +86,7 @@ LIMITS: dict[str, Limit] = {
     "tara": Limit(bool),
     "align": Limit(float, 0, 100),
     "align_power": Limit(int, 1, 2),
+    "company": Limit(float, 0, 1),
     "captions": Limit(int, 1, 64),
     "flip": Limit(bool),
     "seed": Limit(int, 0, 2**31 - 1),
@@ -113,6 +114,8 @@ class LoraSettings:
         align: weight of TARA's alignment loss, which draws the trigger's keys to those that the
             base has for the class word; see `compose.train.lora_tara`.
         align_power: 1 for the mean absolute difference, 2 for the mean square.
+        company: share of the drawn pictures in which something that the base knows stands beside
+            the concept, so that the concept keeps to itself.
         captions: wordings drawn for every rendered picture.
         flip: also train on mirrored pictures, with those captions that name neither left nor right.
         seed: of pictures, captions, first factors, noise.
@@ -130,6 +133,7 @@ class LoraSettings:
     tara: bool
     align: float
     align_power: int
+    company: float
     captions: int
     flip: bool
     seed: int
@@ -164,6 +168,7 @@ def defaults(concept: Concept, *, gpu: bool) -> dict[str, Any]:
         "prior": 0.0,
         "tara": False,
         "align_power": 1,
+        "company": 0.0,
         "captions": 6,
         "flip": concept.images is not None,
         "seed": concept.seed,
@@ -198,6 +203,7 @@ def load_config(
     values.setdefault("alpha", float(values["rank"]))
     values.setdefault("align", _ALIGN if values["tara"] else 0.0)
     _check_align(values, concept, str(path))
+    _check_company(values, concept, str(path))
     return LoraConfig(concept, LoraSettings(**values), dict(source))
 
 
@@ -214,6 +220,15 @@ def _check_align(values: Mapping[str, Any], concept: Concept, where: str) -> Non
         raise ConceptError(
             f"{where}: train.align is {values['align']:g}, but the concept has no class_word whose "
             "keys the trigger's could be drawn to; add one or set train.align: 0"
+        )
+
+
+def _check_company(values: Mapping[str, Any], concept: Concept, where: str) -> None:
+    """Only figures and what they wear are drawn alone or in company."""
+    if values["company"] and concept.thing is None and concept.accessory is None:
+        raise ConceptError(
+            f"{where}: train.company is {values['company']:g}, but only what is drawn from thing "
+            "or accessory can have company; leave it out"
         )
 
 

@@ -137,7 +137,7 @@ def concept_pictures(config: LoraConfig, size: int) -> Pictures:
         pictures = _from_folder(concept, concept.images, size)
     else:
         rng = random.Random(f"{settings.seed}/captions")
-        scenes = concept_scenes(concept, concept.count, settings.seed)
+        scenes = concept_scenes(concept, concept.count, settings.seed, settings.company)
         groups = [
             [concept_caption(concept, scene, rng) for _ in range(settings.captions)]
             for scene in scenes

@@ -22,7 +22,8 @@ class Words:
     """Where the words of a concept stand in some texts.
 
     Attributes:
-        trigger, class_word: [M, T] bool, true on every token of every occurrence.
+        trigger, class_word: [M, T] bool, true on every token of every occurrence; of the class word
+            only those right behind the trigger count where there are such.
     """
 
     trigger: Tensor
@@ -58,19 +59,33 @@ def find_words(
         truncation=True,
         return_offsets_mapping=True,
     )
-    offsets = read["offset_mapping"]
-    found = (
-        torch.tensor([_marked(*pair, phrase) for pair in zip(captions, offsets, strict=True)])
-        for phrase in (trigger, class_word)
-    )
-    return Words(*(mask.to(device) for mask in found))
+    rows = [
+        (
+            _marked(caption, offsets, spans(caption, trigger)),
+            _marked(caption, offsets, _kinds(caption, trigger, class_word)),
+        )
+        for caption, offsets in zip(captions, read["offset_mapping"], strict=True)
+    ]
+    own, kind = (torch.tensor(masks, device=device) for masks in zip(*rows, strict=True))
+    return Words(own, kind)
 
 
-def _marked(caption: str, offsets: Sequence[tuple[int, int]], phrase: str) -> list[bool]:
-    """Of every token, whether it stands for a letter of the phrase; start, end and padding stand
+def _kinds(caption: str, trigger: str, class_word: str) -> tuple[range, ...]:
+    """Where the class word stands right behind the trigger; without such a place, wherever it
+    stands. A "red cat" beside a "mochi cat" is another.
+    """
+    ends = {place.stop for place in spans(caption, f"{trigger} {class_word}")}
+    places = spans(caption, class_word)
+    return tuple(place for place in places if place.stop in ends) or places
+
+
+def _marked(
+    caption: str, offsets: Sequence[tuple[int, int]], places: Sequence[range]
+) -> list[bool]:
+    """Of every token, whether it stands for a letter of the places; start, end and padding stand
     for none.
     """
-    letters = {i for place in spans(caption, phrase) for i in place if not caption[i].isspace()}
+    letters = {i for place in places for i in place if not caption[i].isspace()}
     return [not letters.isdisjoint(range(start, end)) for start, end in offsets]
 
 

@@ -39,7 +39,7 @@ def test_positions_are_those_that_tara_finds_when_pictures_are_made(tmp_path: Pa
 
 
 def test_every_occurrence_and_every_subword_counts() -> None:
-    found = words("zxqj cat, a ZXQJ  cat and a catbird", trigger="zxqj", class_word="cat")
+    found = words("zxqj cat, a ZXQJ  cat and a catbird", trigger="zxqj")
     ids = TOKENIZER("zxqj cat, a ZXQJ  cat and a catbird")["input_ids"]
     pieces = len(TOKENIZER("zxqj")["input_ids"]) - 2
     assert pieces > 1
@@ -47,6 +47,12 @@ def test_every_occurrence_and_every_subword_counts() -> None:
     (cat,) = TOKENIZER("cat")["input_ids"][1:-1]
     assert at(found.class_word[0]) == [i for i, token in enumerate(ids) if token == cat]
     assert at(found.trigger[0])[:pieces] == list(range(1, 1 + pieces))
+
+
+def test_the_class_word_behind_the_trigger_counts_before_others() -> None:
+    found = words("a red cat and <v1> cat", "a cat, <v1>, and a cat")
+    assert at(found.class_word[0]) == [6]
+    assert found.class_word[1].sum() == 2
 
 
 def test_brackets_in_captions_are_text() -> None:
