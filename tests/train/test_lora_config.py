@@ -83,6 +83,14 @@ def test_alignment_needs_tara_and_a_class_word(tmp_path: Path) -> None:
     assert load_config(path, overrides={"align": 0}).settings.tara
 
 
+def test_only_figures_have_company(tmp_path: Path) -> None:
+    for category in ("character", "clothing", "object"):
+        path = concept(tmp_path, "train: {company: 0.5}", category)
+        assert load_config(path).settings.company == 0.5
+    with pytest.raises(ConceptError, match=r"train\.company is 0\.5, but only what is drawn from"):
+        load_config(concept(tmp_path, "train: {company: 0.5}", "style"))
+
+
 def test_every_setting_has_a_limit() -> None:
     assert set(LIMITS) == {f.name for f in fields(LoraSettings)}
 

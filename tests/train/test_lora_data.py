@@ -110,6 +110,16 @@ def test_prior_pictures_show_the_world_without_the_concept(
     assert lora.train_lora(config, pipe=pipe, out=tmp_path / "mine.safetensors").is_file()
 
 
+def test_captions_of_company_call_the_concept_and_name_the_others(tmp_path: Path) -> None:
+    config = configure(tmp_path, company=1.0, captions=8)
+    several = replace(config, concept=replace(config.concept, count=6))
+    texts = [text for group in concept_pictures(several, SIZE).captions for text in group]
+    assert all(text.count("<v1> cat") == 1 for text in texts)
+    assert not any("teal" in text for text in texts)
+    firsts = {text.split("<v1>")[0] == "" or len(text.split("<v1>")[0]) < 5 for text in texts}
+    assert firsts == {True, False}  # the trigger stands early in some and late in others
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(ConceptError, match="photos holds no pictures"):
