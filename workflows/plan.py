@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_OWN = ("prompt", "negative", "seeds")
+OF_A_ROW = ("prompt", "negative", "seeds")
 """Fields of a request in which rows of one call may differ."""
 
 
@@ -89,7 +89,7 @@ def plan_jobs(items: Iterable[Item], together: int) -> tuple[Job, ...]:
     """
     groups: dict[str, dict[str, list[Item]]] = {}
     for item in items:
-        shared = {name: value for name, value in item.request.items() if name not in _OWN}
+        shared = {name: value for name, value in item.request.items() if name not in OF_A_ROW}
         groups.setdefault(item.model, {}).setdefault(fingerprint(shared), []).append(item)
     listed = [group for by_shape in groups.values() for group in by_shape.values()]
     return tuple(job for group in listed for job in _cut(group, together))
