@@ -116,6 +116,7 @@ def test_a_painted_mask_becomes_the_region(page: Open, served: Served) -> None:
     window.get_by_role("tab", name="Regions").click()
     window.wait_for_selector("#canvas canvas")
     window.locator("#paint-for label", has_text="tiny_one").wait_for()
+    window.locator("#canvas").get_by_role("button", name=re.compile("brush", re.I)).first.click()
     box = window.locator("#canvas canvas").first.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     window.mouse.move(x - 60, y)
