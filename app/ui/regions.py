@@ -26,11 +26,11 @@ _COLOURS = ("#6366f1", "#f59e0b", "#10b981", "#ef4444", "#0ea5e9", "#a855f7", "#
 def draw(app: App, inputs: Inputs, shown: Any) -> None:
     """Draw the tab at this place of the page."""
     line = gr.HTML(
-        status.calm("choose an adapter, paint where it belongs, and keep the mask"),
+        status.calm("choose an adapter, take the brush, paint where it belongs, keep the mask"),
         elem_id="mask-status",
     )
+    whose = gr.Radio(choices=[], label="Paint for", elem_id="paint-for")
     with gr.Row():
-        whose = gr.Radio(choices=[], label="Paint for", scale=3, elem_id="paint-for")
         keep = gr.Button("Keep mask", scale=1, elem_id="keep-mask")
         clear = gr.Button("Clear", scale=1)
     canvas = gr.ImageEditor(

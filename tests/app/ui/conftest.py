@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 SHOTS = ROOT / "build" / "screenshots"
 """Where screenshots are kept."""
-PATIENCE = 120  # seconds for anything at all; a loaded machine takes its time
+PATIENCE = 300  # seconds for anything at all; a loaded machine takes its time
 CHROMIUM = "LORA_COMPOSE_CHROMIUM"
 """Environment variable with the path of a Chromium."""
 
