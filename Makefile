@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 METRICS := .venv-metrics
 
-.PHONY: demo test test-metrics chromium check install install-dev clean
+.PHONY: demo test test-browser test-metrics chromium check install install-dev clean
 
 # One image with three LoRAs, on any machine with Python 3.11 or newer.
 demo: $(VENV)/.installed
@@ -11,11 +11,14 @@ demo: $(VENV)/.installed
 	  --lora mochi --lora ember --lora candia:0.8 --method regional \
 	  --region mochi=0,0,0.5,1 --region ember=0.5,0,1,1 --seed 1 --out out
 
-test: $(VENV)/.installed-dev chromium
+test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
-# The browser tests drive the system's Chromium. Where it is missing and cannot be had from apt, they
-# are skipped and say why.
+# The app in the system's Chromium. Where that is missing and cannot be had from apt, the tests are
+# skipped and say why.
+test-browser: $(VENV)/.installed-dev chromium
+	LORA_COMPOSE_BROWSER=1 $(BIN)/python -m pytest -q tests/app/ui/test_browser.py
+
 chromium:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1 || \

@@ -1,7 +1,8 @@
-"""The app in headless Chromium, on a tiny model of random weights."""
+"""The app in headless Chromium, on a tiny model of random weights (make test-browser)."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from compose.regions import Mask
 from compose_app.metadata import read_recipe
 from tests.app.ui.conftest import PATIENCE, SHOTS, Served
 
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("LORA_COMPOSE_BROWSER"), reason="drives a browser: make test-browser"
+)
 Open = Callable[[], Any]
 
 
