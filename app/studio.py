@@ -150,8 +150,8 @@ class Studio:
         """Save a picture as `pictures` does; `beside` as of `sealed`."""
         data, recipe = self.sealed(made, beside)
         stem = f"{made.seed}-{_UNSAFE.sub('_', label)}-{_short_hash(recipe)}"
-        path = write_new(folder, stem, ".png", data)
         told = sheet_bytes(made, made.explanation) if made.explanation else None
+        path = write_new(folder, stem, ".png", data)
         sheet = write_new(folder, f"{path.stem}-explain", ".png", told) if told else None
         return Saved(path, recipe.sha256, made, sheet)
 

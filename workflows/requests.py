@@ -151,7 +151,7 @@ class RequestReader:
         names = tuple(use.name for use in request.adapters)
         if len(names) > 1 and names not in self._looked_up:
             with at.blamed():
-                refuse_twice(request.adapters)
+                refuse_twice(request.adapters, self.library)
             self._looked_up.add(names)
 
 

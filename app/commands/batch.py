@@ -62,7 +62,6 @@ def batch(spec: Path, **flags: Any) -> None:
     from ..files import output_folder
 
     read = read_batch(spec)
-    screen.note(f"{len(read.items)} pictures")
     chosen = {name: flags[name] for name in ("workers", "address", "resume", "offline")}
     with output_folder(flags["out"]) as folder:
         make_batch(read, folder, screen, executor=executor, **chosen)

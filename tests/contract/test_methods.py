@@ -23,6 +23,7 @@ from tests import engine
 from tests.families import FAMILIES, TinyFamily
 
 PRODUCTS = ["switch*regional", "tara*regional", "w_switch*tara*regional"]
+cross = cross_layers()
 ALL = [*sorted(methods()), *PRODUCTS]
 WEIGHTS = [1.0, 0.5, 0.8]
 
@@ -48,8 +49,11 @@ class Setup:
 
     def serves(self, name: str) -> bool:
         """Whether the family has what a method cannot do without."""
-        layers = self.composer().family.attention_layers()
-        return "streams" not in method(name).needs or any(map(cross_layers(), layers))
+        if "streams" not in method(name).needs:
+            return True
+        family = self.composer().family
+        widths = {m.to_k.in_features for s, m in family.attention_layers().items() if cross(s)}
+        return widths == {family.encode(["a cat"]).embeds.shape[-1]}
 
     def base(self, **more: Any) -> Request:
         return self.family.request([], [], Merge(), **more)
