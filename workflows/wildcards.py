@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from compose.errors import RequestError, nearest
 
-_PART = re.compile(r"__([A-Za-z0-9](?:[\w/.-]*?[A-Za-z0-9])?)__|\{([^{}]*)\}")
+_PART = re.compile(r"__([A-Za-z0-9](?:[\w/.-]*?[A-Za-z0-9])??)__|\{([^{}]*)\}")
 _OTHERS = re.compile(r"^\s*(\d+(-\d+)?\$\$|[\d.]+::)")  # grammar of other programs
 _DEEPEST = 16
 
