@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def identity(batch: Batch, *, offline: bool) -> dict[str, Any]:
     """
     options = batch.options
     if options.config is not None:
-        local_settings(options.config, offline=offline)
+        options = replace(options, config=local_settings(options.config, offline=offline))
     models = dict.fromkeys(item.model for item in batch.items)
     sources = {name: find(local_model(name, offline=offline), options) for name in models}
     library = AdapterLibrary.default()
@@ -101,7 +102,7 @@ def identity(batch: Batch, *, offline: bool) -> dict[str, Any]:
         "versions": versions(sorted(also)),
         "device": batch.device if batch.device != "auto" else pick_device("auto").type,
         "dtype": batch.dtype,
-        "options": options.deciding(),
+        "options": batch.options.deciding(),
     }
 
 

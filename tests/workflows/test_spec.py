@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compose.errors import RequestError, SpecError
@@ -199,6 +199,7 @@ TEXTS = st.text("ab ", min_size=1, max_size=3)
 VALUES = st.dictionaries(st.sampled_from(["x", "y", "z"]), st.lists(TEXTS, min_size=1), min_size=3)
 
 
+@settings(deadline=None, max_examples=50)
 @given(VALUES, st.integers(0, 9), st.data())
 def test_choices_are_among_the_values_and_always_the_same(values, about, data) -> None:
     names = data.draw(st.lists(st.sampled_from(["x", "y", "z"]), max_size=4))
@@ -232,6 +233,7 @@ ITEMS = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(ITEMS, st.integers(1, 5))
 def test_jobs_share_what_can_be_shared_and_hold_every_picture_once(found, together) -> None:
     items = [
