@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 METRICS := .venv-metrics
 
-.PHONY: demo test test-metrics check install install-dev clean
+.PHONY: demo test test-browser test-metrics chromium check install install-dev clean
 
 # One image with three LoRAs, on any machine with Python 3.11 or newer.
 demo: $(VENV)/.installed
@@ -13,6 +13,16 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+# The app in the system's Chromium. Where that is missing and cannot be had from apt, the tests are
+# skipped and say why.
+test-browser: $(VENV)/.installed-dev chromium
+	LORA_COMPOSE_BROWSER=1 $(BIN)/python -m pytest -q tests/app/ui/test_browser.py
+
+chromium:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1 || \
+	  echo "no Chromium here and none to be had from apt-get: browser tests will be skipped"
 
 # Scorers that need open_clip, and with it torchvision: in an environment of its own, since a
 # torchvision that does not fit torch breaks everything else (docs/evaluate.md).

@@ -15,11 +15,13 @@ from .identity import DISTRIBUTION
 COMMANDS = {
     "generate": "generate",
     "replay": "replay",
+    "batch": "batch",
     "methods": "methods",
     "adapters": "adapters",
     "models": "models",
     "train": "train",
     "evaluate": "evaluate",
+    "app": "app",
     "doctor": "doctor",
 }
 """Command to its module in `commands`, in the order in which help lists them."""

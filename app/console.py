@@ -11,11 +11,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from compose.errors import ComposeError
+
+if TYPE_CHECKING:
+    from compose.result import Progress
 
 DONE, OUR_FAULT, USERS_FAULT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 _VERBOSITY = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY")
@@ -56,6 +59,9 @@ class Screen:
         if line not in self.warnings:
             self.warnings.append(line)
             self._echo(f"warning: {one_line(line)}", err=True)
+
+    def watch(self, where: Progress) -> None:
+        """Look at a picture in the making. A terminal has no use for it."""
 
     @contextmanager
     def progress(self, what: str, rounds: int) -> Iterator[Callable[[int, int], None]]:

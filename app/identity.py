@@ -1,4 +1,4 @@
-"""What made a picture: versions of programs and the identity of a model's weights."""
+"""What made a picture: versions of programs and the identity of a model's weights; and its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DISTRIBUTION = "lora-compose"
 _MADE_WITH = (DISTRIBUTION, "torch", "diffusers", "transformers")
@@ -61,3 +65,8 @@ def _digest(file: Path) -> bytes:
             stream.seek((size - _SAMPLE) * index // (_SAMPLES - 1))
             found.update(stream.read(_SAMPLE))
     return found.digest()
+
+
+def pixels_hash(image: Image.Image) -> str:
+    """SHA-256 of the raw RGB bytes of a picture, row by row."""
+    return hashlib.sha256(image.tobytes()).hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compose.errors import RequestError
-from compose.result import Prepared
+from compose.result import Prepared, Progress
 from compose.run import Calls
 
 from . import explaining
@@ -111,8 +111,13 @@ def prepare(
 def produce(work: Work, studio: Studio, folder: Path, screen: Screen) -> None:
     """Make and save all pictures, each reported as soon as it is there."""
     with screen.progress("picture", work.wanted) as each:
+
+        def tell(where: Progress) -> None:
+            screen.watch(where)
+            each(where.step, where.steps)
+
         for number, (column, prepared) in enumerate(zip(work.columns, work.prepared, strict=True)):
-            for saved in studio.pictures(prepared, column.label, folder, each):
+            for saved in studio.pictures(prepared, column.label, folder, tell):
                 work.saved.append((number, saved))
                 screen.result(str(saved.path))
                 if saved.sheet is not None and saved.made.explanation is not None:

@@ -21,6 +21,7 @@ from compose.models.options import USUAL, LoadOptions
 from compose.prompt import tags
 from compose.request import AdapterUse, Request
 
+from .beside import Beside
 from .infotext import Infotext, write_infotext
 
 RECIPE, INFOTEXT = "lora_compose", "parameters"
@@ -29,6 +30,7 @@ MAX_FILE = 256 * 2**20
 """Largest picture file that is read, in bytes."""
 MAX_RECIPE = 512 * 2**10
 """Longest recipe that is read, in characters."""
+MAX_THREADS = 1024
 MAX_DEPTH = 32
 """Deepest nesting of a recipe that is read."""
 _UNREADABLE = (
@@ -79,6 +81,8 @@ class Recipe:
         sampler: class name of the scheduler.
         sha256: of the raw RGB bytes.
         options: how the model was loaded. What changes no pixel is not written down.
+        threads: that a CPU computed with; None where they play no part or were not written down.
+        beside: what shared the picture's denoiser calls; None where nothing did.
     """
 
     request: Request
@@ -91,6 +95,8 @@ class Recipe:
     sampler: str
     sha256: str
     options: LoadOptions = USUAL
+    threads: int | None = None
+    beside: Beside | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A form that JSON can hold; `from_json` reads it back."""
@@ -106,6 +112,8 @@ class Recipe:
             "sampler": self.sampler,
             "sha256": self.sha256,
             **({"options": options} if options else {}),
+            **({} if self.threads is None else {"threads": self.threads}),
+            **({} if self.beside is None else {"beside": self.beside.to_json()}),
         }
 
     @classmethod
@@ -130,6 +138,8 @@ class Recipe:
                 fingerprint=str(model["fingerprint"]),
                 versions={str(k): str(v) for k, v in data["versions"].items()},
                 options=_read_options(data.get("options", {})),
+                threads=_read_threads(data.get("threads")),
+                beside=None if data.get("beside") is None else Beside.from_json(data["beside"]),
                 **{name: str(data[name]) for name in ("device", "dtype", "sampler", "sha256")},
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -159,6 +169,12 @@ def _read_options(data: Any) -> LoadOptions:
         if not isinstance(value, expected):
             raise RequestError(f"the recipe has {name} {value!r}; expected a {expected.__name__}")
     return LoadOptions(**given)
+
+
+def _read_threads(data: Any) -> int | None:
+    if data is None or (isinstance(data, int) and 1 <= data <= MAX_THREADS):
+        return data
+    raise RequestError(f"the recipe has {data!r} threads; expected 1 to {MAX_THREADS}")
 
 
 _MARK = tuple(AdapterMark.__dataclass_fields__)

@@ -9,9 +9,10 @@ from pathlib import Path
 from compose.adapters.library import AdapterLibrary
 from compose.errors import RequestError, nearest
 from compose.fusion import method, methods
+from compose.fusion.merge import Merge
 from compose.method import CompositionMethod
 from compose.models.options import USUAL, LoadOptions
-from compose.prompt import parse_prompt, refuse_tags
+from compose.prompt import Prompt, parse_prompt, refuse_tags
 from compose.regions import Region
 from compose.request import AdapterUse, Request
 
@@ -75,10 +76,7 @@ def read_request(
         RequestError: something that makes no sense.
         AdapterError: an adapter that is not there or cannot be read.
     """
-    for what, text in (("prompt", prompt), ("negative prompt", negative)):
-        _check_text(what, text)
-    refuse_tags(negative, "the negative prompt")
-    parsed = parse_prompt(prompt)
+    parsed = read_texts(prompt, negative)
     given = (*parsed.adapters, *(read_lora(text) for text in loras))
     adapters = _placed(given, regions, masks, binds)
     request = Request(
@@ -93,8 +91,20 @@ def read_request(
         scheduler=scheduler,
         seeds=seeds,
     )
-    _refuse_twice(adapters)
+    refuse_twice(adapters, AdapterLibrary.default())
     return request
+
+
+def read_texts(prompt: str, negative: str) -> Prompt:
+    """The prompt taken apart; `negative` may have no tags.
+
+    Raises:
+        RequestError: bytes that are no text, or a tag that is not understood.
+    """
+    for what, text in (("prompt", prompt), ("negative prompt", negative)):
+        _check_text(what, text)
+    refuse_tags(negative, "the negative prompt")
+    return parse_prompt(prompt)
 
 
 def _check_text(what: str, text: str) -> None:
@@ -104,9 +114,13 @@ def _check_text(what: str, text: str) -> None:
         raise RequestError(f"the {what} holds bytes that are no text; expected UTF-8") from None
 
 
-def _refuse_twice(adapters: Iterable[AdapterUse]) -> None:
-    """Look every adapter up, and refuse two names for the same file."""
-    library = AdapterLibrary.default()
+def refuse_twice(adapters: Iterable[AdapterUse], library: AdapterLibrary) -> None:
+    """Look every adapter up, and refuse two names for the same file.
+
+    Raises:
+        AdapterError: one that is not there or cannot be read.
+        RequestError: two for the same file.
+    """
     seen: dict[Path, str] = {}
     for use in adapters:
         path = library.find(use.name).path.resolve()
@@ -188,16 +202,33 @@ def grid_columns(request: Request, wanted: str, fields: Mapping[str, str]) -> li
             raise RequestError(
                 f"no method of --grid has a field {field!r}; {nearest(field, every)}"
             )
-    _check_places(request, kinds.values())
+    own = {name: {f: v for f, v in fields.items() if f in known[name]} for name in kinds}
+    chosen = [kind.parse(own[name]) for name, kind in kinds.items()]
+    return compared(request, chosen, optional=everything)
+
+
+def compared(
+    request: Request, chosen: Sequence[CompositionMethod], *, optional: bool = False
+) -> list[Column]:
+    """The columns of a comparison: the base alone, every adapter alone, then some methods.
+
+    Args:
+        request: with all adapters. Regions go to the methods that need them.
+        chosen: the methods.
+        optional: whether a method that cannot be carried out is left out.
+
+    Raises:
+        RequestError: regions that none of the methods has a use for.
+    """
+    _check_places(request, [type(method) for method in chosen])
     everywhere = replace(request, adapters=tuple(replace(a, region=None) for a in request.adapters))
-    columns = [Column("base", replace(request, adapters=()), method=False)]
-    for use in everywhere.adapters:
-        columns.append(Column(_short(use.name), replace(request, adapters=(use,)), method=False))
-    for name, kind in kinds.items():
-        own = {field: value for field, value in fields.items() if field in known[name]}
+    plain = replace(everywhere, method=Merge())
+    columns = [Column("base", replace(plain, adapters=()), method=False)]
+    for use in plain.adapters:
+        columns.append(Column(_short(use.name), replace(plain, adapters=(use,)), method=False))
+    for kind in chosen:
         suited = request if "regions" in kind.needs else everywhere
-        asked = replace(suited, method=kind.parse(own))
-        columns.append(Column(name, asked, optional=everything))
+        columns.append(Column(kind.name, replace(suited, method=kind), optional=optional))
     return columns
 
 

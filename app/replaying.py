@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from compose.adapters.library import AdapterLibrary
 from compose.errors import AdapterNotFoundError
 from compose.request import AdapterUse, Request
 
+from .beside import Beside
 from .console import Screen
 from .identity import installed
-from .making import prepare, produce, report
+from .making import Work, prepare, produce, report
 from .metadata import AdapterMark, Recipe
 from .order import Column, Setting
 from .studio import Studio
@@ -48,14 +51,43 @@ def rebuild(
     studio = Studio.open(setting)
     for difference in differences(recipe, studio, request):
         screen.warn(difference)
-    work = prepare([Column(request.method.name, request)], studio, screen, explain=explain)
-    work.load = time.perf_counter() - start
-    produce(work, studio, folder, screen)
+    with _threads(recipe):
+        columns = [Column(request.method.name, request)]
+        work = prepare(columns, studio, screen, explain=explain)
+        work.load = time.perf_counter() - start
+        if recipe.beside is None:
+            produce(work, studio, folder, screen)
+        else:
+            _produce_beside(work, recipe.beside, studio, folder, screen)
     same = work.saved[0][1].sha256 == recipe.sha256
     screen.result(f"identical: {str(same).lower()}")
     if not same:
         screen.warn("the picture differs from the one the recipe was taken from")
     screen.data({**report(work, setting, screen, start), "identical": same})
+
+
+@contextmanager
+def _threads(recipe: Recipe) -> Iterator[None]:
+    """As many threads as the recipe was made with; sums of other numbers round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _produce_beside(
+    work: Work, beside: Beside, studio: Studio, folder: Path, screen: Screen
+) -> None:
+    """Make everything that shared the picture's denoiser calls, and save the picture."""
+    (column,), (prepared,) = work.columns, work.prepared
+    rows = [studio.composer.prepare(one) for one in beside.requests(prepared.request)]
+    with screen.progress("picture", 1) as each:
+        made = studio.together(rows, each)[beside.index]
+    saved = studio.save(made, column.label, folder, beside)
+    work.saved.append((0, saved))
+    screen.result(str(saved.path))
 
 
 def found_again(recipe: Recipe, library: AdapterLibrary) -> Request:

@@ -6,15 +6,15 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 
+from compose.adapters.library import AdapterLibrary
 from compose.composer import Composer
 from compose.device import out_of_memory
 from compose.errors import RequestError
@@ -22,11 +22,12 @@ from compose.models.source import Source, find, packages
 from compose.request import Request
 from compose.result import ComposedImage, Prepared, Progress
 
+from .beside import Beside
 from .console import hush
 from .explaining import sheet_bytes
 from .files import write_new
 from .hub import local_model, local_settings
-from .identity import model_fingerprint, versions
+from .identity import model_fingerprint, pixels_hash, versions
 from .metadata import AdapterMark, Recipe, png_bytes
 from .order import Setting
 
@@ -68,8 +69,8 @@ class Studio:
         self._fingerprint: Future[str] = _in_background(lambda: model_fingerprint(source.files()))
 
     @classmethod
-    def open(cls, setting: Setting) -> Studio:
-        """Load the model.
+    def open(cls, setting: Setting, library: AdapterLibrary | None = None) -> Studio:
+        """Load the model; `library` as for `Composer`.
 
         Raises:
             ModelError: it is missing, broken or of an unsupported family.
@@ -86,7 +87,11 @@ class Studio:
         source = find(model, options)
         with memory_guard():
             composer = Composer.load(
-                model, device=setting.device, dtype=setting.dtype, options=options
+                model,
+                device=setting.device,
+                dtype=setting.dtype,
+                options=options,
+                library=library,
             )
         return cls(composer, setting, source, time.perf_counter() - start)
 
@@ -106,7 +111,11 @@ class Studio:
         return _DTYPES[self.composer.family.dtype]
 
     def pictures(
-        self, prepared: Prepared, label: str, folder: Path, each: Callable[[int, int], None]
+        self,
+        prepared: Prepared,
+        label: str,
+        folder: Path,
+        progress: Callable[[Progress], None],
     ) -> Iterator[Saved]:
         """Make the pictures of a request and save them one by one.
 
@@ -115,30 +124,48 @@ class Studio:
             label: goes into the file names: ``<seed>-<label>-<8 digits of the recipe>.png``, and
                 the same with ``-explain`` for the sheet of a picture that is explained.
             folder: where to save.
-            each: called after every step with the steps done and their total.
+            progress: called after every step.
 
         Raises:
             RequestError: a picture cannot be written, or memory does not suffice.
         """
+        with memory_guard():
+            for made in self.composer.images(prepared, progress=progress):
+                yield self.save(made, label, folder)
+
+    def together(
+        self, prepared: Sequence[Prepared], each: Callable[[int, int], None]
+    ) -> tuple[ComposedImage, ...]:
+        """Make pictures as rows of the same denoiser calls; as of `Composer.together`."""
 
         def tell(where: Progress) -> None:
             each(where.step, where.steps)
 
-        marks = self.marks(prepared.request)
-        name = _UNSAFE.sub("_", label)
-        distilled = self.composer.family.distilled
         with memory_guard():
-            for made in self.composer.images(prepared, progress=tell):
-                image = made.image.convert("RGB")
-                digest = pixels_hash(image)
-                recipe = self.recipe(made.request, marks, digest)
-                stem = f"{made.seed}-{name}-{_short_hash(recipe)}"
-                data = png_bytes(image, recipe, distilled=distilled)
-                told = sheet_bytes(made, made.explanation) if made.explanation else None
-                path = write_new(folder, stem, ".png", data)
-                beside = f"{path.stem}-explain"
-                sheet = write_new(folder, beside, ".png", told) if told else None
-                yield Saved(path, digest, made, sheet)
+            return self.composer.together(prepared, progress=tell)
+
+    def save(
+        self, made: ComposedImage, label: str, folder: Path, beside: Beside | None = None
+    ) -> Saved:
+        """Save a picture as `pictures` does; `beside` as of `sealed`."""
+        data, recipe = self.sealed(made, beside)
+        stem = f"{made.seed}-{_UNSAFE.sub('_', label)}-{_short_hash(recipe)}"
+        told = sheet_bytes(made, made.explanation) if made.explanation else None
+        path = write_new(folder, stem, ".png", data)
+        sheet = write_new(folder, f"{path.stem}-explain", ".png", told) if told else None
+        return Saved(path, recipe.sha256, made, sheet)
+
+    def sealed(self, made: ComposedImage, beside: Beside | None = None) -> tuple[bytes, Recipe]:
+        """A picture's PNG file, and the recipe in it.
+
+        Args:
+            made: the picture.
+            beside: what shared its denoiser calls; None where nothing did.
+        """
+        image = made.image.convert("RGB")
+        recipe = self.recipe(made.request, self.marks(made.request), pixels_hash(image))
+        recipe = replace(recipe, beside=beside)
+        return png_bytes(image, recipe, distilled=self.composer.family.distilled), recipe
 
     def marks(self, request: Request) -> tuple[AdapterMark, ...]:
         """Names and hashes of the adapters of a request."""
@@ -166,12 +193,8 @@ class Studio:
             sampler=type(scheduler).__name__,
             sha256=digest,
             options=self.setting.options,
+            threads=torch.get_num_threads() if self.device == "cpu" else None,
         )
-
-
-def pixels_hash(image: Image.Image) -> str:
-    """SHA-256 of the raw RGB bytes of a picture, row by row."""
-    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 @contextmanager

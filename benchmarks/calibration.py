@@ -64,7 +64,8 @@ def pick(runs: Sequence[Path], count: int) -> None:
     by_row: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     for run in runs:
         for record in read_records(run):
-            by_row[record.row].append((run / record.image, record.case))
+            if record.row != "rendered":
+                by_row[record.row].append((run / record.image, record.case))
     rng = random.Random(SEED)
     for pictures in by_row.values():
         rng.shuffle(pictures)
@@ -79,8 +80,9 @@ def pick(runs: Sequence[Path], count: int) -> None:
         part = [Image.open(path).convert("RGB") for _, path, _ in chosen[start : start + each]]
         joined = Image.new("RGB", (ACROSS * SIDE, DOWN * SIDE))
         for at, picture in enumerate(part):
-            joined.paste(picture, (at % ACROSS * SIDE, at // ACROSS * SIDE))
-        joined.save(HERE / f"sheet{sheet}.webp", lossless=True, quality=100, method=6)
+            first = picture.crop((0, 0, SIDE, SIDE))  # of "alone", which has one for each adapter
+            joined.paste(first, (at % ACROSS * SIDE, at // ACROSS * SIDE))
+        joined.save(HERE / f"sheet{sheet}.webp", lossless=True, quality=100, method=4)
     listed = [{"row": row, "case": case} for row, _, case in chosen]
     (HERE / "pictures.json").write_text(json.dumps(listed, indent=0) + "\n")
 
@@ -112,8 +114,8 @@ def pictures(count: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(cells)[:count]).float() / 255
 
 
-def score() -> None:
-    """Agreement by attribute and by row, and every picture that is read otherwise."""
+def score() -> list[Figure]:
+    """Agreement by attribute and by row; prints every picture that is read otherwise."""
     with (HERE / "labels.csv").open(newline="") as stream:
         labels = {int(row["picture"]): _things(row["things"]) for row in csv.DictReader(stream)}
     listed = json.loads((HERE / "pictures.json").read_text())
@@ -129,9 +131,7 @@ def score() -> None:
         if faults:
             seen = "; ".join(_said(thing) for thing in readings[number].things)
             print(f"{number} ({row}): {', '.join(faults)}; read as: {seen}")
-    print("| by eye and by recognizer | agree | 95 % interval | n |\n|---|---|---|---|")
-    for name in asked:
-        print(Figure(name, right[name], asked[name]).row)
+    return [Figure(name, right[name], asked[name]) for name in asked]
 
 
 def _things(text: str) -> list[Label]:
@@ -178,7 +178,9 @@ def main() -> None:
     elif args.command == "show":
         show(args.folder)
     else:
-        score()
+        figures = score()
+        print("| by eye and by recognizer | agree | 95 % interval | n |\n|---|---|---|---|")
+        print("\n".join(figure.row for figure in figures))
 
 
 if __name__ == "__main__":

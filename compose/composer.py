@@ -25,15 +25,15 @@ from compose.models.family import Family
 from compose.models.loading import load
 from compose.models.options import USUAL, LoadOptions
 from compose.needs import check_needs
-from compose.regions import drawn
-from compose.request import AdapterUse, Request
+from compose.request import AdapterUse, Request, check_together
 from compose.result import ComposedImage, Prepared, Progress, Result
 from compose.run import Run
 from compose.slot import GateSlot
-from compose.wording import unmatched_warnings, wording_warnings
+from compose.starting import begun
+from compose.wording import unheard_warnings, unmatched_warnings, wording_warnings
 
-Each = Callable[[int, int], None]
-"""Called after every step with the number of steps done and their total."""
+Each = Callable[[int, int, Tensor], None]
+"""Called after every step: steps done, their total, latents [images, C, H, W]."""
 
 
 class Composer:
@@ -142,7 +142,7 @@ class Composer:
         warnings = (
             *unmatched_warnings(adapters, reports),
             *wording_warnings(request, self.family, adapters),
-            *_unheard(run),
+            *unheard_warnings(run),
         )
         return Prepared(request, adapters, reports, warnings, explain)
 
@@ -162,15 +162,40 @@ class Composer:
     ) -> Iterator[ComposedImage]:
         """Make the pictures one by one, so that each can be kept as soon as it is done.
 
-        A picture is the same whether it is made alone or among others: each has its own noise and
-            its own loop.
+        A picture is the same made alone or among others: each has its own noise and loop.
         """
         self._install(prepared.adapters)
-        seeds = prepared.request.seeds
-        for number, seed in enumerate(seeds, start=1):
-            alone = replace(prepared.request, seeds=(seed,))
-            each = partial(_report, progress, number, len(seeds))
-            yield self._image(replace(prepared, request=alone), each)
+        alone = prepared.request.one_by_one()
+        for number, request in enumerate(alone, start=1):
+            each = partial(_report, progress, number, len(alone))
+            yield from self._images([request], prepared.adapters, each, explain=prepared.explain)
+
+    def together(
+        self,
+        prepared: Sequence[Prepared],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[ComposedImage, ...]:
+        """Make pictures as rows of the same denoiser calls.
+
+        Sums of other numbers of rows round differently, so a picture is the same up to rounding as
+        made alone, and bit for bit whenever the same pictures are made together. Each has its own
+        noise; costs are those of all together.
+
+        Args:
+            prepared: requests for one picture each, which differ in prompt, negative prompt and
+                seed only.
+            progress: called after every step.
+
+        Raises:
+            RequestError: they differ in something else.
+        """
+        requests = [one for p in prepared for one in p.request.one_by_one()]
+        check_together(requests)
+        adapters = prepared[0].adapters
+        self._install(adapters)
+        each = partial(_report, progress, 1, 1)
+        return tuple(self._images(requests, adapters, each))
 
     @torch.no_grad()
     def latents(
@@ -188,40 +213,40 @@ class Composer:
         """
         self._install(prepared.adapters)
         try:
-            return self._denoise(prepared, each or (lambda i, n: None), observer or Observer())
+            each, requests = each or (lambda *_: None), prepared.request.one_by_one()
+            return self._denoise(requests, prepared.adapters, each, observer or Observer())
         finally:
             self.family.release()
 
-    def _image(self, prepared: Prepared, each: Each) -> ComposedImage:
-        request = prepared.request
-        explainer = Explainer(request.method) if prepared.explain else None
+    def _images(
+        self, requests: Sequence[Request], adapters: AdapterSet, each: Each, explain: bool = False
+    ) -> list[ComposedImage]:
+        """Requests for one picture each, side by side."""
+        explainer = Explainer(requests[0].method) if explain else None
         try:
             with torch.no_grad():
                 start = time.perf_counter()
-                latents, run = self._denoise(prepared, each, explainer or Observer())
+                latents, run = self._denoise(requests, adapters, each, explainer or Observer())
                 between = time.perf_counter()
-                (image,) = self.family.decode(latents)
+                images = [image for row in latents for image in self.family.decode(row[None])]
                 end = time.perf_counter()
         finally:
             self.family.release()
-        return ComposedImage(
-            image,
-            request.seeds[0],
-            request,
-            run.calls,
-            tuple(run.trace),
-            between - start,
-            end - between,
-            explainer.explanations(run)[0] if explainer else None,
-        )
+        cost = (run.calls, tuple(run.trace), between - start, end - between)
+        told = explainer.explanations(run) if explainer else [None] * len(images)
+        return [
+            ComposedImage(image, one.seeds[0], one, *cost, words)
+            for image, one, words in zip(images, requests, told, strict=True)
+        ]
 
-    def _denoise(self, prepared: Prepared, each: Each, observer: Observer) -> tuple[Tensor, Run]:
-        request = prepared.request
-        run = self._run(request, prepared.adapters, request.seeds)
-        method, schedule = request.method, run.schedule
-        generators = [torch.Generator("cpu").manual_seed(s) for s in request.seeds]
+    def _denoise(
+        self, requests: Sequence[Request], adapters: AdapterSet, each: Each, observer: Observer
+    ) -> tuple[Tensor, Run]:
+        run = begun(requests, adapters, self.family, self.slots, self.row_budget)
+        method, schedule = requests[0].method, run.schedule
+        generators = [torch.Generator("cpu").manual_seed(one.seeds[0]) for one in requests]
         latents = self.family.latents(
-            request.size or self.family.default_size, schedule, generators
+            requests[0].size or self.family.default_size, schedule, generators
         )
         run.state = method.prepare(run)
         for index in range(len(schedule.timesteps)):
@@ -230,33 +255,14 @@ class Composer:
             passes = method.passes(run, step)
             predictions = run.predict(latents, step, observer.before(run, step, passes))
             observer.after(run, step, latents, passes, predictions)
-            latents = schedule.advance(
-                method.fuse(run, step, predictions), step, latents, generators
-            )
-            each(index + 1, len(schedule.timesteps))
+            fused = method.fuse(run, step, predictions)
+            latents = schedule.advance(fused, step, latents, generators)
+            each(index + 1, len(schedule.timesteps), latents)
         return latents, run
 
     def _run(self, request: Request, adapters: AdapterSet, seeds: Sequence[int]) -> Run:
-        regions = [use.region for use in request.adapters]
-        size = request.size or self.family.default_size
-        guidance = self.family.guidance if request.guidance is None else request.guidance
-        distilled = self.family.distilled
-        return Run(
-            family=self.family,
-            adapters=adapters,
-            weights=tuple(a.weight for a in request.adapters),
-            text_weights=tuple(a.text_strength for a in request.adapters),
-            prompts=(request.prompt,) * len(seeds),
-            negatives=(request.negative,) * len(seeds),
-            guidance=request.true_cfg or 1.0 if distilled else guidance,
-            distilled_guidance=guidance if distilled else None,
-            clip_skip=request.clip_skip,
-            regions=drawn(regions, self.family.grid(size)),
-            placed=tuple(region is not None for region in regions),
-            schedule=self.family.schedule(request.steps, request.scheduler, request.size),
-            slots=self.slots,
-            row_budget=self.row_budget,
-        )
+        requests = replace(request, seeds=tuple(seeds)).one_by_one()
+        return begun(requests, adapters, self.family, self.slots, self.row_budget)
 
     def _adapter(self, use: AdapterUse) -> tuple[Adapter, KeyReport]:
         entry = self.library.find(use.name)
@@ -275,20 +281,20 @@ class Composer:
         return self.family.components
 
     def _install(self, adapters: AdapterSet) -> None:
-        if self._installation is not None and self._installation.adapters is adapters:
+        there = self._installation
+        if there is not None and [*map(id, there.adapters)] == [*map(id, adapters)]:
             return
         self.close()
         self._installation = install(self.family.components, adapters, self.family.site, self.slots)
 
 
-def _unheard(run: Run) -> Iterator[str]:
-    if any(run.negatives) and not run.guided:
-        scale = "--true-cfg" if run.family.distilled else "--guidance"
-        yield f"the negative prompt has no effect without guidance; give {scale} above 1"
-
-
 def _report(
-    progress: Callable[[Progress], None] | None, image: int, images: int, step: int, steps: int
+    progress: Callable[[Progress], None] | None,
+    image: int,
+    images: int,
+    step: int,
+    steps: int,
+    latents: Tensor,
 ) -> None:
     if progress is not None:
-        progress(Progress(image, images, step, steps))
+        progress(Progress(image, images, step, steps, latents))

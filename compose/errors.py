@@ -12,6 +12,9 @@ ComposeError
 ├── CaptureError                attention that cannot be read or changed as asked
 ├── ConceptError                a concept file that says something impossible
 ├── SuiteError                  an evaluation suite that says something impossible
+├── SpecError                   a batch file that says something impossible
+├── BatchError                  a batch of which pictures are missing
+├── WorkerLostError             a worker process that died at work
 ├── KernelUnavailableError      a kernel that was asked for and cannot run here
 └── MissingExtraError           an optional dependency that is not installed
 
@@ -71,6 +74,18 @@ class ConceptError(ComposeError):
 
 class SuiteError(ComposeError):
     """An evaluation suite that says something impossible."""
+
+
+class SpecError(ComposeError):
+    """A batch file that says something impossible."""
+
+
+class BatchError(ComposeError):
+    """A batch of which pictures are missing."""
+
+
+class WorkerLostError(ComposeError):
+    """A worker process that died at work."""
 
 
 class KernelUnavailableError(ComposeError):

@@ -150,8 +150,8 @@ class CompositionMethod(ABC):
         order_free: whether the order of adapters makes no difference.
         minimum: least number of adapters it can work with.
         plain_alone: whether a single adapter without a region acts as it does in a merge.
-        needs: what it needs beside gates: "prompt" (its words), "regions", "spans", "capture",
-            "grad".
+        needs: what it needs beside gates: "prompt" (its words), "regions", "spans", "streams",
+            "capture", "grad".
     """
 
     name: ClassVar[str]

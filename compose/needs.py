@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compose.adapters.triggers import check_called
+from compose.attention.layers import cross_layers
 from compose.errors import RequestError
 from compose.method import CompositionMethod
 
@@ -16,7 +17,8 @@ def check_needs(method: CompositionMethod, run: Run) -> None:
     """Refuse a run whose request does not say where adapters belong, or says so in vain.
 
     Raises:
-        RequestError: no region, or one of no use; an adapter that the prompt does not call.
+        RequestError: no region, or one of no use; an adapter that the prompt does not call; a model
+            without cross-attention.
     """
     if "regions" in method.needs:
         if not any(run.placed):
@@ -34,3 +36,18 @@ def check_needs(method: CompositionMethod, run: Run) -> None:
     if "spans" in method.needs:
         for prompt in run.prompts:
             check_called(run.adapters, prompt)
+    if "streams" in method.needs and not _streams_fit(run):
+        raise RequestError(
+            f"method {method.name} gives regions texts of their own in cross-attention, and"
+            f" {run.family.name} models have none that reads the text as it was encoded; expected"
+            " a model such as Stable Diffusion 1.x or XL, or another method, such as regional"
+        )
+
+
+def _streams_fit(run: Run) -> bool:
+    """Whether there is cross-attention, and all of it takes the text encoder's own output: some
+    transformers project it first."""
+    layers = run.family.attention_layers()
+    cross: list[Any] = [module for site, module in layers.items() if cross_layers()(site)]
+    width = run.text([1.0] * len(run.adapters)).cond.embeds.shape[-1] if cross else 0
+    return bool(cross) and all(module.to_k.in_features == width for module in cross)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from compose.attention.bias import Bias
 from compose.attention.capture import Capture
 from compose.attention.layers import Images
+from compose.attention.streams import Guest, Stream
 from compose.attention.watch import Watched
 from compose.gate import Gate
-from compose.types import Conditioning
+from compose.types import Conditioning, Step
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Pass:
         gate: one row, or one for every image.
         capture: what of its attention is kept, by names of the method's own; see `Run.maps`.
         bias: what is added to the logits of its attention.
+        streams: further texts for some places of the picture.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Pass:
     gate: Gate
     capture: Mapping[str, Capture] = field(default_factory=dict)
     bias: Sequence[Bias] = ()
+    streams: Sequence[Stream] = ()
+
+    @property
+    def captures(self) -> bool:
+        """Whether anything of its attention is kept."""
+        return bool(self.capture) or any(stream.capture for stream in self.streams)
 
 
 class Piece(NamedTuple):
@@ -44,6 +52,40 @@ class Piece(NamedTuple):
     of: Pass
     start: int
     stop: int
+
+
+@dataclass
+class Calls:
+    """What a run cost.
+
+    Attributes:
+        forwards: denoiser calls, those for attention alone among them.
+        rows: samples of these calls.
+        cached_rows: samples that reused deep features.
+        backwards: gradients taken through the denoiser.
+    """
+
+    forwards: int = 0
+    rows: int = 0
+    cached_rows: int = 0
+    backwards: int = 0
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """What one denoiser call saw.
+
+    Attributes:
+        step: index of the step.
+        rows: name of the pass, for every row.
+        weights: weight [K] of the adapters, for every row.
+        streams: the same of rows that were there in cross-attention only: name and weights.
+    """
+
+    step: int
+    rows: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+    streams: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
 class Guided(NamedTuple):
@@ -77,12 +119,38 @@ def grouped(passes: Sequence[Pass], images: int, budget: int | None) -> list[lis
 
 def watched(group: Sequence[Piece]) -> list[Watched]:
     """What is wanted of the attention of the rows of one call."""
+    return [Watched(p.name, rows, images, p.capture, p.bias) for p, rows, images in _placed(group)]
+
+
+def guests(group: Sequence[Piece]) -> list[Guest]:
+    """The streams that join the rows of one call."""
+    return [
+        Guest(p.name, stream, rows, images)
+        for p, rows, images in _placed(group)
+        for stream in p.streams
+    ]
+
+
+def _placed(group: Sequence[Piece]) -> Iterator[tuple[Pass, slice, Images]]:
+    """The passes of one call, which rows of it are theirs, and which of their images these are."""
     stops = itertools.accumulate(b - a for _, a, b in group)
-    found = []
     for (p, a, b), stop in zip(group, stops, strict=True):
-        images = Images(a, b, p.conditioning.rows)
-        found.append(Watched(p.name, slice(stop - b + a, stop), images, p.capture, p.bias))
-    return found
+        yield p, slice(stop - b + a, stop), Images(a, b, p.conditioning.rows)
+
+
+def recorded(step: Step, group: Sequence[Piece], gate: Gate) -> CallRecord:
+    """What one call over a group sees, under its gate."""
+    streams = [
+        (f"{p.name}/{stream.name}", stream.gate.expand(p.conditioning.rows).weight[a:b])
+        for p, a, b in group
+        for stream in p.streams
+    ]
+    return CallRecord(
+        step.index,
+        tuple(p.name for p, a, b in group for _ in range(a, b)),
+        tuple(map(tuple, gate.weight.tolist())),
+        tuple((name, tuple(row)) for name, weights in streams for row in weights.tolist()),
+    )
 
 
 def by_pass(groups: Sequence[Sequence[Piece]], outputs: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -161,6 +161,10 @@ class Request:
         """Name of an adapter to its region, for those that have one."""
         return {a.name: a.region for a in self.adapters if a.region is not None}
 
+    def one_by_one(self) -> list[Self]:
+        """A request for each picture."""
+        return [replace(self, seeds=(seed,)) for seed in self.seeds]
+
     def _check_triggers(self) -> None:
         for use in self.adapters:
             if use.trigger is not None and not occurrences(self.prompt, use.trigger):
@@ -219,3 +223,21 @@ class Request:
             raise RequestError(
                 f"a request could not be read: {error}; expected the form that a picture carries"
             ) from None
+
+
+OF_A_ROW = ("prompt", "negative", "seeds")
+"""Fields in which rows of one denoiser call may differ."""
+
+
+def check_together(requests: Sequence[Request]) -> None:
+    """Refuse to make pictures as rows of the same denoiser calls that cannot be.
+
+    Raises:
+        RequestError: the requests differ in more than prompt, negative prompt and seed.
+    """
+    for one in requests:
+        if replace(requests[0], **{name: getattr(one, name) for name in OF_A_ROW}) != one:
+            raise RequestError(
+                "pictures that differ in more than prompt, negative prompt and seed were to share"
+                " a denoiser call; expected the same size, adapters, method and so on"
+            )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image
+from torch import Tensor
 
 from compose.adapters.adapter import AdapterSet
 from compose.adapters.formats import KeyReport
@@ -15,12 +16,16 @@ from compose.run import CallRecord, Calls
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a request stands: `step` of `steps` done on picture `image` of `images`."""
+    """Where a request stands: `step` of `steps` done on picture `image` of `images`.
+
+    `latents` [1, C, H, W] are what the next step will start from, to be looked at and left alone.
+    """
 
     image: int
     images: int
     step: int
     steps: int
+    latents: Tensor = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)

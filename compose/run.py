@@ -15,10 +15,23 @@ from compose.adapters.adapter import AdapterSet
 from compose.adapters.triggers import called_at
 from compose.attention.bias import Bias
 from compose.attention.capture import Captured, Record, gathered
+from compose.attention.streams import Streams
 from compose.attention.watch import Watch
 from compose.errors import CaptureError
 from compose.gate import Gate
-from compose.passes import Guided, Pass, Piece, by_pass, grouped, stacked, watched
+from compose.passes import (
+    CallRecord,
+    Calls,
+    Guided,
+    Pass,
+    Piece,
+    by_pass,
+    grouped,
+    guests,
+    recorded,
+    stacked,
+    watched,
+)
 from compose.slot import GateSlot, TokenLayout
 from compose.types import AttentionSite, Conditioning, Encoded, Step, TextOptions
 
@@ -29,38 +42,6 @@ if TYPE_CHECKING:
     from compose.models.schedule import Schedule
 
 __all__ = ["CallRecord", "Calls", "Pass", "Run"]
-
-
-@dataclass
-class Calls:
-    """What a run cost.
-
-    Attributes:
-        forwards: denoiser calls, those for attention alone among them.
-        rows: samples of these calls.
-        cached_rows: samples that reused deep features.
-        backwards: gradients taken through the denoiser.
-    """
-
-    forwards: int = 0
-    rows: int = 0
-    cached_rows: int = 0
-    backwards: int = 0
-
-
-@dataclass(frozen=True)
-class CallRecord:
-    """What one denoiser call saw.
-
-    Attributes:
-        step: index of the step.
-        rows: name of the pass, for every row.
-        weights: weight [K] of the adapters, for every row.
-    """
-
-    step: int
-    rows: tuple[str, ...]
-    weights: tuple[tuple[float, ...], ...]
 
 
 @dataclass
@@ -230,7 +211,7 @@ class Run:
         Raises:
             CaptureError: as of `predict`, or no pass captures anything.
         """
-        wanted = [p for p in passes if p.capture]
+        wanted = [p for p in passes if p.captures]
         if not wanted:
             raise CaptureError(
                 f"attention alone was asked of {', '.join(p.name for p in passes) or 'no pass'};"
@@ -264,10 +245,7 @@ class Run:
         rows = torch.cat([scaled[a:b] for _, a, b in group])
         text = stacked(group)
         layout, prediction = self.family.layout(rows), rows[:0]  # none from a partial call
-        with (
-            self.slots[self.family.denoiser_name].hold(gate, layout),
-            self._attending(group, layout, text.embeds.shape[1], partial=partial) as records,
-        ):
+        with self._calling(group, gate, layout, text.embeds.shape[1], partial=partial) as records:
             prediction = self.family.predict(rows, step, text, self.distilled_guidance)
         kept += records
         return prediction
@@ -277,23 +255,35 @@ class Run:
         return self.family.attention_layers()
 
     @contextmanager
-    def _attending(
-        self, group: Sequence[Piece], layout: TokenLayout, text: int, *, partial: bool = False
+    def _calling(
+        self,
+        group: Sequence[Piece],
+        gate: Gate,
+        layout: TokenLayout,
+        text: int,
+        *,
+        partial: bool = False,
     ) -> Iterator[list[Record]]:
-        """Around one call: attention in its back end, captured and biased as the passes ask."""
+        """Around one call: its gate; attention in its back end, captured and biased as the passes
+        ask, and joined by their streams.
+        """
         slot = self.slots[self.family.denoiser_name]
-        watch = Watch(self._layers, layout, text, watched(group), slot=slot, partial=partial)
-        with (
-            watch.watching(),
-            self.family.routed(self._layers, watched=watch.modules, biased=watch.biased),
-        ):
-            yield watch.records
+        with slot.hold(gate, layout):
+            streams = Streams(self._layers, layout, text, slot, gate, guests(group))
+            parts = [*watched(group), *streams.watched]
+            watch = Watch(self._layers, layout, text, parts, slot=slot, partial=partial)
+            seen = [*watch.modules, *streams.modules]
+            with (
+                streams.joining(),
+                watch.watching(),
+                self.family.routed(self._layers, watched=seen, biased=watch.biased),
+            ):
+                yield watch.records
 
     def _gate(self, step: Step, group: Sequence[Piece], images: int) -> Gate:
         """The gate of one call, which is counted and recorded."""
         gate = Gate.stack([p.gate.expand(images).narrow(a, b) for p, a, b in group])
-        names = tuple(p.name for p, a, b in group for _ in range(a, b))
         self.calls.forwards += 1
         self.calls.rows += gate.rows
-        self.trace.append(CallRecord(step.index, names, tuple(map(tuple, gate.weight.tolist()))))
+        self.trace.append(recorded(step, group, gate))
         return gate

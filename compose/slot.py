@@ -56,6 +56,10 @@ class Change(NamedTuple):
     owner: Tensor
 
 
+Spatial = dict[tuple[str, int, int], Tensor]
+"""Stream, level and length to text and image parts of a gate, [rows, 1 | n, K]."""
+
+
 class GateSlot:
     """Where the gated layers of one component find the gate of the running call.
 
@@ -73,15 +77,22 @@ class GateSlot:
         self.layout: TokenLayout | None = None
         self.uneven: tuple[int, ...] = ()
         self.changes: dict[tuple[str, Role], Change] = {}
-        self._spatial: dict[tuple[str, int, int], Tensor] = {}
+        self._spatial: Spatial = {}
 
     @contextmanager
-    def hold(self, gate: Gate, layout: TokenLayout | None = None) -> Iterator[None]:
+    def hold(
+        self, gate: Gate, layout: TokenLayout | None = None, spatial: Spatial | None = None
+    ) -> Iterator[None]:
         """Put a gate in for the length of a call; whatever was there before comes back, also after
         an exception.
+
+        Args:
+            gate, layout: of the call.
+            spatial: keeps what is worked out for them, for when they are put in again.
         """
         before = (self.gate, self.layout, self._spatial, self.uneven, self.changes)
-        self.gate, self.layout, self._spatial = gate, layout, {}
+        self.gate, self.layout = gate, layout
+        self._spatial = {} if spatial is None else spatial
         self.uneven, self.changes = uneven(gate), {}
         try:
             yield

@@ -9,6 +9,7 @@ from compose.adapters.formats import KeyReport
 from compose.adapters.triggers import has_trigger
 from compose.models.family import Family
 from compose.request import Request
+from compose.run import Run
 from compose.text.weighting import plain_text
 from compose.world.captions import unknown_words
 
@@ -46,7 +47,9 @@ def wording_warnings(request: Request, family: Family, adapters: AdapterSet) -> 
             yield f"the {what} is too long for the text encoders, which will not see {lost!r}"
         if family.card.words:
             yield from _unknown(what, text, family.card.words, adapters)
-    for adapter in adapters:
+    for use, adapter in zip(request.adapters, adapters, strict=True):
+        if use.region is not None and "streams" in request.method.needs:
+            continue  # its words are said in its region, whether they are in the prompt or not
         if adapter.triggers and not any(has_trigger(request.prompt, t) for t in adapter.triggers):
             wanted = " or ".join(repr(t) for t in adapter.triggers[:4])
             yield (
@@ -69,3 +72,10 @@ def _listed(words: Iterable[str]) -> str:
     quoted = [repr(word) for word in words]
     more = f" and {len(quoted) - 8} more words" if len(quoted) > 8 else ""
     return ", ".join(quoted[:8]) + more
+
+
+def unheard_warnings(run: Run) -> Iterator[str]:
+    """A sentence for what a run was told and has no use for."""
+    if any(run.negatives) and not run.guided:
+        scale = "--true-cfg" if run.family.distilled else "--guidance"
+        yield f"the negative prompt has no effect without guidance; give {scale} above 1"

@@ -5,8 +5,10 @@
 #   again, again, finish  UNet and text encoder once more, from compose/world/weights, with the VAE
 #                         that ships; RUN must be empty at first
 #   finish                in an empty RUN: recognizer and adapters alone, for the weights that ship
+#   tara                  only the characters' versions for the method tara, from RUN/export or the
+#                         weights that ship; on a CPU too, one after another
 # Results lie in RUN; pieces to carry away lie in OUT. Minutes: VAE, UNET (whole budgets), NOW (of
-# one call); LR is the peak rate of `again`.
+# one call); LR is the peak rate of `again`; STEPS of an adapter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONUNBUFFERED=1 PYTHONPATH=".:${PYTHONPATH:-}"
@@ -38,6 +40,14 @@ loras() { # rank, concepts
   shift
   "$PYTHON" -m compose.train loras --model "$(base)" --out "$RUN/adapters" --jobs 8 \
     --only "$@" --set rank="$rank" --set steps="${STEPS:-800}"
+}
+
+tara() { # the characters once more, as NAME-tara: docs/decisions/0013-tara-training.md
+  local model="$RUN/export"
+  [ -d "$model" ] || model=compose/world/weights
+  "$PYTHON" -m compose.train loras --model "$model" --out "$RUN/adapters" --suffix=-tara \
+    --only mochi ember biscuit domino juniper bolt --set tara=true --set rank=2 \
+    --set company=0.6 --set prior=0.25 --set steps="${STEPS:-800}"
 }
 
 collect() { # what is worth carrying away, in pieces of at most 15 MiB
@@ -73,7 +83,8 @@ case "${1:-}" in
     [ -f "$RUN/recognizer/recognizer.safetensors" ] || recognizer > "$RUN/recognizer.log" 2>&1 &
     # ranks that keep all shipped weights within 40 MB
     loras 4 mochi ember biscuit domino juniper bolt wizzo capely &
-    loras 2 sticko sunvo blupri candia lunara rocko cakely
+    loras 2 sticko sunvo blupri candia lunara rocko cakely &
+    tara
     wait
     tail -n 13 "$RUN/recognizer.log" 2>/dev/null || true
     collect # should the time of the call end before the figures are done
@@ -81,8 +92,12 @@ case "${1:-}" in
       --adapters "$RUN/adapters" --recognizer "$RUN/recognizer/recognizer.safetensors" || true
     collect
     ;;
+  tara)
+    tara
+    collect
+    ;;
   *)
-    echo "usage: $0 first|more|again|finish" >&2
+    echo "usage: $0 first|more|again|finish|tara" >&2
     exit 2
     ;;
 esac

@@ -189,7 +189,7 @@ def test_the_base_stays_bit_identical_through_a_hundred_requests(paths) -> None:
         prepared = composer.prepare(asked)
         if turn % 20 == 19:
 
-            def fail(done: int, total: int) -> None:
+            def fail(done: int, total: int, latents: torch.Tensor) -> None:
                 raise KeyboardInterrupt
 
             with pytest.raises(KeyboardInterrupt):

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("errors", "whole", "kernels", "world"),
+    ("errors", "whole", "lines", "pools", "kernels", "world"),
     ("types",),
     (
         *("gate", "slot", "regions", "adapters", "attention", "text", "models", "guidance"),
@@ -21,7 +21,7 @@ FLOORS = (
     ),
     ("layers", "train", "method", "needs", "product"),
     ("run", "passes", "request", "fusion", "prompt"),
-    ("composer", "result", "quick", "wording", "attachment", "explain"),
+    ("composer", "starting", "result", "quick", "wording", "attachment", "explain"),
     ("app", "workflows", "evaluate"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

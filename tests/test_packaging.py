@@ -11,6 +11,7 @@ import pytest
 import compose
 from compose.models.card import read_card
 from compose.models.detect import embedded_folder
+from compose.world.concepts import shipped
 from compose.world.vocabulary import RARE_TOKENS
 
 ROOT = Path(__file__).parents[1]
@@ -48,5 +49,8 @@ def test_shipped_weights_are_small_and_complete() -> None:
     world = Path(compose.__file__).parent / "world"
     files = [p for d in ("weights", "adapters") for p in (world / d).rglob("*.safetensors")]
     assert sum(p.stat().st_size for p in files) <= LIMIT
-    concepts = {p.stem for p in (world / "concepts").glob("*.yaml")}
-    assert {p.stem for p in (world / "adapters").glob("*.safetensors")} == concepts
+    names = {p.stem for p in (world / "adapters").glob("*.safetensors")}
+    made_for_tara = {name for name in names if name.endswith("-tara")}
+    assert names - made_for_tara == {concept.name for concept in shipped()}
+    characters = {f"{c.name}-tara" for c in shipped() if c.category == "character"}
+    assert made_for_tara in (set(), characters)

@@ -28,6 +28,13 @@ def train() -> None:
     help="The adapter's file, or a folder. [default: out/<name>.safetensors]",
 )
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps. [default: the file's]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting that wins over the file's, such as tara=true. Repeatable.",
+)
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @click.option(
     "--model",
@@ -43,6 +50,7 @@ def lora(
     config: Path,
     out: Path | None,
     steps: int | None,
+    settings: tuple[str, ...],
     device: str,
     model: str,
     offline: bool,
@@ -57,13 +65,14 @@ def lora(
         )
     from compose.models.detect import model_folder
     from compose.train.lora import train_file
+    from compose.train.loras import read_overrides
 
     from ..hub import local_model
 
     screen = Screen(quiet=quiet, as_json=as_json)
     hush()
     folder = model_folder(local_model(model, offline=offline))
-    overrides = {} if steps is None else {"steps": steps}
+    overrides = read_overrides(settings) | ({} if steps is None else {"steps": steps})
     with screen.progress("training", 1) as each:
         path = train_file(
             config,

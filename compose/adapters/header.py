@@ -48,6 +48,7 @@ class Facts:
         fingerprint: of the shape of that base, where this project's trainer wrote it.
         description: free text.
         default_weight: weight its author recommends.
+        made_for: composition method that it was trained for, where this project's trainer wrote it.
         tags: free words, frequent ones first.
         rank: as stated.
         alpha: as stated.
@@ -62,6 +63,7 @@ class Facts:
     fingerprint: str = ""
     description: str = ""
     default_weight: float = 1.0
+    made_for: str = ""
     tags: tuple[str, ...] = ()
     rank: float | None = None
     alpha: float | None = None
@@ -171,6 +173,7 @@ def _own(reader: _Reader, metadata: Mapping[str, str]) -> dict[str, Any]:
         "category": category,
         "class_word": _line(table.get("class_word")),
         "fingerprint": _line(table.get("base")),
+        "made_for": _line(table.get("made_for")),
         "description": _text(table.get("description")),
         "default_weight": reader.number("default_weight", table.get("default_weight")),
     }

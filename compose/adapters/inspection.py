@@ -52,6 +52,7 @@ def inspect(path: str | Path, components: Mapping[str, nn.Module] | None = None)
         "fingerprint": entry.fingerprint,
         "description": entry.description,
         "default_weight": entry.default_weight,
+        "made_for": entry.made_for,
         "tags": list(entry.tags),
         "rank": [min(ranks), max(ranks)],
         "alpha": [min(alphas), max(alphas)],

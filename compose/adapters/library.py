@@ -37,6 +37,7 @@ class AdapterEntry:
         sites: number of modules it changes.
         description: free text.
         default_weight: weight its author recommends.
+        made_for: composition method that it was trained for; empty for none in particular.
         tags: free words, frequent ones first.
         fingerprint: of the base it was trained on, where it was written down.
         layout: spelling of its names.
@@ -53,6 +54,7 @@ class AdapterEntry:
     sites: int = 0
     description: str = ""
     default_weight: float = 1.0
+    made_for: str = ""
     tags: tuple[str, ...] = ()
     fingerprint: str = ""
     layout: str = ""
@@ -87,6 +89,7 @@ def read_entry(path: str | Path, name: str | None = None) -> AdapterEntry:
         sites=len(outline.pairs),
         description=facts.description,
         default_weight=facts.default_weight,
+        made_for=facts.made_for,
         tags=facts.tags,
         fingerprint=facts.fingerprint,
         layout=outline.layout,

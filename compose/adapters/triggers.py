@@ -77,6 +77,29 @@ def calls(adapter: Adapter, prompt: str, *, class_word: bool = False) -> tuple[s
     return (*there, *(phrase for phrase in phrases if occurrences(prompt, phrase)))
 
 
+def phrase(adapter: Adapter, prompts: Sequence[str]) -> str:
+    """What is said of an adapter alone: a trigger of its, and its class word unless that is in it.
+
+    Args:
+        adapter: which.
+        prompts: a trigger that stands in all of them is preferred to one that does not.
+
+    Raises:
+        RequestError: neither a trigger nor a class word is known, or a prompt is malformed.
+    """
+    there = (t for t in adapter.triggers if all(occurrences(p, t) for p in prompts))
+    words = next(there, (*adapter.triggers, "")[0])
+    if adapter.class_word and not occurrences(words, adapter.class_word):
+        words = f"{words} {adapter.class_word}".strip()
+    if not words:
+        raise RequestError(
+            f"adapter {adapter.name} names no words that call it; expected some to say in its"
+            f" region, so add them to the prompt and say with --bind {adapter.name}=WORDS which"
+            " they are"
+        )
+    return words
+
+
 def called_at(
     adapter: Adapter, tokens: Sequence[Token], prompt: str, *, class_word: bool = False
 ) -> tuple[int, ...]:

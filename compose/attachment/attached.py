@@ -35,6 +35,7 @@ from compose.wording import unmatched_warnings
 _NEEDS: Mapping[str, str] = {
     "prompt": "the words of the prompt, which the pipeline encodes by itself",
     "spans": "the places of words in the prompt, which the pipeline encodes by itself",
+    "streams": "texts of its own, while the pipeline encodes by itself",
     "capture": "the denoiser's attention maps",
     "grad": "gradients through the denoiser",
 }

@@ -164,10 +164,7 @@ class AttachedRun(Run):
             inputs = call.at([_span(piece) for piece in group], texts)
             layout = self.family.layout(inputs[call.inputs.latents])
             gate = self._gate(step, group, self.images)
-            with (
-                self.slots[self.family.denoiser_name].hold(gate, layout),
-                self._attending(group, layout, text.embeds.shape[1]),
-            ):
+            with self._calling(group, gate, layout, text.embeds.shape[1]):
                 outputs.append((yield (), inputs))
         predictions = by_pass(groups, [output[0] for output in outputs])
         fused = self._rows(method.sides(self, step, predictions))

@@ -3,6 +3,7 @@
 from compose.attention.bias import Bias, Isolation, RegionBlocks, TextBias
 from compose.attention.capture import Capture, Captured, Columns, LayerCapture, Outputs
 from compose.attention.layers import Layers, image_layers, text_layers
+from compose.attention.streams import Stream
 
 __all__ = [
     "Bias",
@@ -14,6 +15,7 @@ __all__ = [
     "Layers",
     "Outputs",
     "RegionBlocks",
+    "Stream",
     "TextBias",
     "image_layers",
     "text_layers",

@@ -63,9 +63,18 @@ class AttentionCall:
         out: Tensor = scaled_dot_product_attention(**{**self.given, "attn_mask": mask})
         return out
 
+    def attend_from(self, query: Tensor) -> Tensor:
+        """The same attention with other queries [rows, heads, n_q, d]."""
+        out: Tensor = scaled_dot_product_attention(**{**self.given, "query": query})
+        return out
+
 
 Handler = Callable[[AttentionCall], Tensor]
 """Answers for a call of softmax attention: [rows, heads, n_q, d]."""
+
+
+Forward = Callable[..., Any]
+"""What a module does with its inputs."""
 
 
 class _Seam(TorchFunctionMode):
@@ -92,30 +101,43 @@ class _Seam(TorchFunctionMode):
 
 
 @contextmanager
+def shadowed(module: nn.Module, change: Callable[[Forward], Forward]) -> Iterator[None]:
+    """Another forward in place of a module's, for some time.
+
+    Args:
+        module: whose `forward` is shadowed; the module and its class stay as they are.
+        change: makes the other forward from the one that is there.
+    """
+    target: Any = module
+    inner, again = target.forward, "forward" in vars(module)
+    target.forward = functools.wraps(inner)(change(inner))
+    try:
+        yield
+    finally:
+        if again:
+            target.forward = inner
+        else:
+            del target.forward
+
+
+@contextmanager
 def surrounded(
     module: nn.Module, around: Callable[[], AbstractContextManager[object]]
 ) -> Iterator[None]:
     """Run every forward of a module inside a context of its own.
 
-    The module's `forward` is shadowed for that time. Of two contexts around one module, the one
-    that came first is entered last.
+    Of two contexts around one module, the one that came first is entered last.
     """
-    target: Any = module
-    inner, shadowed = target.forward, "forward" in vars(module)
 
-    @functools.wraps(inner)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        with around():
-            return inner(*args, **kwargs)
+    def change(inner: Forward) -> Forward:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with around():
+                return inner(*args, **kwargs)
 
-    target.forward = forward
-    try:
+        return forward
+
+    with shadowed(module, change):
         yield
-    finally:
-        if shadowed:
-            target.forward = inner
-        else:
-            del target.forward
 
 
 @contextmanager

@@ -43,6 +43,11 @@ class Layers:
         )
 
 
+def cross_layers() -> Layers:
+    """Layers in which image tokens attend to text and to nothing else."""
+    return Layers(("text",))
+
+
 def text_layers(level: int | None = None, blocks: tuple[str, ...] = ()) -> Layers:
     """Layers in which image tokens attend to text: cross-attention and joint attention."""
     return Layers(("text", "joint"), level, blocks)

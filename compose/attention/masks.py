@@ -32,6 +32,14 @@ def on_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     return (cover >= most.clamp(max=0.5)) & (most > 0)
 
 
+def bounding(masks: Tensor) -> Tensor:
+    """The smallest rectangle around what is set in each mask [..., H, W] boolean; none around
+    nothing.
+    """
+    rows, columns = (_span(masks.any(dim=d)) for d in (-1, -2))
+    return rows[..., :, None] & columns[..., None, :]
+
+
 def above(maps: Tensor, share: float) -> Tensor:
     """Where maps [..., H, W] are above a share in [0, 1) of their own maximum: boolean."""
     return maps > share * maps.amax(dim=(-2, -1), keepdim=True)
@@ -84,3 +92,9 @@ def with_background(masks: Tensor, index: int = 0) -> Tensor:
     filled = masks.clone()
     filled[:, index] = torch.where((masks != 0).any(dim=1), masks[:, index], 1)
     return filled
+
+
+def _span(line: Tensor) -> Tensor:
+    """From the first to the last that is set in each line [..., n] boolean."""
+    begun, left = (x.cumsum(dim=-1) > 0 for x in (line, line.flip(-1)))
+    return begun & left.flip(-1)

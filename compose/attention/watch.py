@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from compose.attention.bias import Bias, layer_bias, merged
 from compose.attention.capture import Capture, LayerCapture, Record, Seen
 from compose.attention.intercept import AttentionCall, intercepted
-from compose.attention.layers import Images, Place
+from compose.attention.layers import Images, LayerRule, Place
 from compose.attention.places import Places
 from compose.errors import CaptureError
 from compose.slot import GateSlot, TokenLayout
 from compose.types import AttentionSite
+
+
+def everywhere(site: AttentionSite) -> bool:
+    """The rule that all layers are meant."""
+    del site
+    return True
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Watched:
         images: images of the pass that they are.
         capture: name to what is kept.
         bias: what is added to the logits.
+        there: layers in which there are such rows.
     """
 
     of: str
@@ -37,6 +44,7 @@ class Watched:
     images: Images
     capture: Mapping[str, Capture] = field(default_factory=dict)
     bias: Sequence[Bias] = ()
+    there: LayerRule = everywhere
 
 
 class _Enough(Exception):
@@ -82,16 +90,15 @@ class Watch:
         self.records: list[Record] = []
         self._slot = GateSlot() if slot is None else slot
         self._watched = watched
-        self._total = max((w.rows.stop for w in watched), default=0)
         self._partial = partial
         self._biases: dict[tuple[object, ...], Tensor] = {}
-        captures = [(w.of, n, c.layers) for w in watched for n, c in w.capture.items()]
-        biases = [(w.of, type(b).__name__, b.layers) for w in watched for b in w.bias]
-        for of, name, rule in (*captures, *biases):
-            if not any(map(rule, layers)):
-                raise CaptureError(_no_layer(of, name, rule, layers))
-        self._due = {s for s in layers if any(rule(s) for _, _, rule in captures)}
-        biased = {s for s in layers if any(rule(s) for _, _, rule in biases)}
+        captures = [(w, n, c.layers) for w in watched for n, c in w.capture.items()]
+        biases = [(w, type(b).__name__, b.layers) for w in watched for b in w.bias]
+        for w, name, rule in (*captures, *biases):
+            if not any(rule(s) for s in layers if w.there(s)):
+                raise CaptureError(_no_layer(w, name, rule, layers))
+        self._due = {s for s in layers if any(w.there(s) and rule(s) for w, _, rule in captures)}
+        biased = {s for s in layers if any(w.there(s) and rule(s) for w, _, rule in biases)}
         placed = {s for s in layers if s.keys == "text"} if self._slot.uneven else set()
         kinds = {"gated by place": placed, "biased": biased, "captured": self._due}
         self._wishes = {s: f"attention was to be {n}" for n, some in kinds.items() for s in some}
@@ -156,7 +163,7 @@ class Watch:
 
     def _keep(self, seen: Seen) -> None:
         site, grid = seen.place.site, seen.place.grid
-        for w in self._watched:
+        for w in self._at(site):
             wanted = {n: c for n, c in w.capture.items() if c.layers(site)}
             own = _narrowed(seen, w.rows) if wanted else seen
             for name, capture in wanted.items():
@@ -165,7 +172,8 @@ class Watch:
 
     def _mask(self, place: Place, call: AttentionCall) -> Tensor | None:
         """The mask under all biases, to be broadcast to [rows, heads, n_q, n_k]; None without."""
-        chosen = [tuple(b for b in w.bias if b.layers(place.site)) for w in self._watched]
+        here = self._at(place.site)
+        chosen = [tuple(b for b in w.bias if b.layers(place.site)) for w in here]
         if not any(chosen):
             return None
         key = (place.site.keys, place.grid, *(id(b) for some in chosen for b in (*some, None)))
@@ -181,20 +189,25 @@ class Watch:
     def _bias(self, place: Place, query: Tensor, chosen: Sequence[tuple[Bias, ...]]) -> Tensor:
         """[rows, 1, n_q, n_k] float32 over all rows of the call."""
         total = torch.zeros(query.shape[0], 1, *place.shape, device=query.device)
-        for w, biases in zip(self._watched, chosen, strict=True):
+        for w, biases in zip(self._at(place.site), chosen, strict=True):
             logits = layer_bias(biases, place, query.device)
             total[w.rows, 0] = logits[w.images.among(logits.shape[0], f"a bias of pass {w.of}")]
         return total
 
+    def _at(self, site: AttentionSite) -> list[Watched]:
+        """Whose rows there are in a layer."""
+        return [w for w in self._watched if w.there(site)]
+
     def _check(self, place: Place, call: AttentionCall) -> None:
         """Refuse a call that is not the one that the layer's place in the model lets expect."""
         rows, _, *tokens = (*call.query.shape[:-1], call.key.shape[-2])
-        if rows == self._total and tuple(tokens) == place.shape and call.plain:
+        total = max(w.rows.stop for w in self._at(place.site))
+        if rows == total and tuple(tokens) == place.shape and call.plain:
             return
         kind = "" if call.plain else ", causal, with dropout or with shared heads"
         raise CaptureError(
             f"{place.site.path} computes attention of {rows} rows, {tokens[0]} queries and"
-            f" {tokens[1]} keys{kind}; expected {self._total} rows, {place.shape[0]} queries and"
+            f" {tokens[1]} keys{kind}; expected {total} rows, {place.shape[0]} queries and"
             f" {place.shape[1]} keys of plain softmax attention, as the model's layout has it:"
             " choose other layers, or take out what merges tokens or splits rows there"
         )
@@ -210,10 +223,13 @@ def _narrowed(seen: Seen, rows: slice) -> Seen:
     )
 
 
-def _no_layer(of: str, name: str, rule: object, layers: Mapping[AttentionSite, nn.Module]) -> str:
-    kinds = sorted({(s.keys, -1 if s.level is None else s.level) for s in layers})
+def _no_layer(
+    watched: Watched, name: str, rule: object, layers: Mapping[AttentionSite, nn.Module]
+) -> str:
+    there = [site for site in layers if watched.there(site)]
+    kinds = sorted({(s.keys, -1 if s.level is None else s.level) for s in there})
     known = ", ".join(keys if level < 0 else f"{keys} at level {level}" for keys, level in kinds)
     return (
-        f"{name} of pass {of} chooses no attention layer with {rule}; expected one of the model's"
-        f" {len(layers)} layers: {known or 'none'}"
+        f"{name} of pass {watched.of} chooses no attention layer with {rule}; expected one of the"
+        f" model's {len(there)} layers: {known or 'none'}"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from compose.errors import RequestError
+from compose.lines import Journal, read_lines
 
 NAME = "records.jsonl"
 
@@ -75,22 +76,10 @@ def read_records(folder: Path) -> list[Record]:
     Raises:
         RequestError: a line in the middle that is no record.
     """
-    path = folder / NAME
-    if not path.is_file():
-        return []
-    lines = path.read_text().split("\n")
-    whole = lines[:-1]  # what follows the last newline was interrupted
-    return [Record.from_json(line) for line in whole]
+    return [Record.from_json(line) for line in read_lines(folder / NAME)]
 
 
 def append_records(folder: Path, records: Iterable[Record]) -> None:
     """Add records at the end of a folder's file; a torn last line is cut off first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    with path.open("a+b") as stream:
-        stream.seek(0)
-        data = stream.read()
-        if data and not data.endswith(b"\n"):
-            stream.truncate(data.rfind(b"\n") + 1)
-        for record in records:
-            stream.write(record.to_json().encode() + b"\n")
+    with Journal(folder / NAME) as journal:
+        journal.add(record.to_json() for record in records)

@@ -18,7 +18,7 @@ from compose.world.scene import Scene
 
 ALONE = "alone"
 """The row of each adapter alone: what the others are compared with by `measures.retention`."""
-_MET = frozenset({"prompt", "spans", "regions", "capture", "grad"})
+_MET = frozenset({"prompt", "spans", "regions", "streams", "capture", "grad"})
 """What a run can give to a method."""
 
 Change = Callable[[AdapterSet, int], AdapterSet]

@@ -10,12 +10,27 @@ from compose.text.weighting import parse_weights, plain_text
 from compose.types import Token
 
 
+def spans(text: str, phrase: str) -> tuple[range, ...]:
+    """Where a phrase stands in plain text as whole words, in any case.
+
+    Args:
+        text: without signs of weighting, or with such that mean nothing.
+        phrase: such as "mochi cat"; any white space between its words counts.
+
+    Returns:
+        For every occurrence, the indices of its characters.
+    """
+    words = r"\s+".join(map(re.escape, phrase.split()))
+    pattern = re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
+    return tuple(range(*match.span()) for match in pattern.finditer(text) if match[0])
+
+
 def occurrences(prompt: str, phrase: str) -> tuple[tuple[int, ...], ...]:
     """Where a phrase stands in a prompt as whole words, in any case and under any weights.
 
     Args:
         prompt: as written, such as "a (mochi:1.2) cat".
-        phrase: such as "mochi cat"; any white space between its words counts.
+        phrase: as of `spans`.
 
     Returns:
         For every occurrence, the indices of its characters in the prompt.
@@ -23,13 +38,10 @@ def occurrences(prompt: str, phrase: str) -> tuple[tuple[int, ...], ...]:
     Raises:
         RequestError: the prompt is malformed; see `parse_weights`.
     """
-    words = r"\s+".join(map(re.escape, phrase.split()))
-    pattern = re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
     return tuple(
-        section.written[match.start() : match.end()]
+        section.written[place.start : place.stop]
         for section in parse_weights(prompt)
-        for match in pattern.finditer(section.text)
-        if match[0]
+        for place in spans(section.text, phrase)
     )
 
 

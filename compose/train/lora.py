@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ from compose.train.lora_data import (
 )
 from compose.train.lora_file import base_fingerprint, check_target, factors, header, write
 from compose.train.lora_loss import batch_loss
+from compose.train.lora_tara import Tara, tara
+from compose.train.lora_words import check_words
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -79,13 +81,17 @@ def train_file(
     )
 
 
-def file_name(config: LoraConfig) -> str:
+def file_name(config: LoraConfig, suffix: str = "") -> str:
     """The file that a concept's name asks for.
+
+    Args:
+        config: of the training.
+        suffix: behind the name, such as "-tara".
 
     Raises:
         ConceptError: the name would lead elsewhere.
     """
-    name = config.concept.name
+    name = config.concept.name and config.concept.name + suffix
     if not name or Path(name).name != name:
         raise ConceptError(f"name is {name!r}, expected one that can be a file's; give --out FILE")
     return f"{name}.safetensors"
@@ -157,21 +163,33 @@ def train_lora(
     settings = config.settings
     fingerprint = base_fingerprint(pipe.unet)
     banks = _banks(config, pipe)
-    with adapted(pipe.unet, settings) as parameters:
-        loss = _optimise(pipe, parameters, banks, settings, progress)
+    with adapted(pipe.unet, settings) as parameters, _in_training(pipe, settings) as gated:
+        losses = _optimise(pipe, parameters, banks, settings, progress, gated)
         tensors = factors(pipe.unet, _NAME, settings.alpha / settings.rank)
-    write(out, tensors, header(config, pipe, fingerprint, loss))
+    write(out, tensors, header(config, pipe, fingerprint, *losses))
     return out
+
+
+def _in_training(
+    pipe: StableDiffusionPipeline, settings: LoraSettings
+) -> AbstractContextManager[Tara | None]:
+    """TARA where the settings ask for it."""
+    return tara(pipe, _NAME, settings.align_power) if settings.tara else nullcontext()
 
 
 def _banks(config: LoraConfig, pipe: StableDiffusionPipeline) -> list[tuple[Bank, int]]:
     """What every batch is drawn from: encoded pictures, and how many of them."""
-    settings, size = config.settings, picture_size(pipe)
+    concept, settings, size = config.concept, config.settings, picture_size(pipe)
     pictures = concept_pictures(config, size)
     warn_of_words(config, pictures, pipe)
     prior = min(round(settings.batch * settings.prior), settings.batch - 1)
-    banks = [(encode(pictures, pipe), settings.batch - prior)]
-    return [*banks, (encode(prior_pictures(config, size), pipe), prior)] if prior else banks
+    bank = encode(pictures, concept, pipe)
+    if settings.tara:
+        check_words(config, bank.words.rows(torch.arange(1, len(bank.texts))))
+    banks = [(bank, settings.batch - prior)]
+    if prior:
+        banks.append((encode(prior_pictures(config, size), concept, pipe), prior))
+    return banks
 
 
 def check_base(config: LoraConfig, pipe: StableDiffusionPipeline) -> None:
@@ -237,28 +255,30 @@ def _optimise(
     banks: list[tuple[Bank, int]],
     settings: LoraSettings,
     progress: Progress | None,
-) -> float:
-    """Run every step; returns the mean loss over the last tenth of them."""
+    tara: Tara | None = None,
+) -> tuple[float, float]:
+    """Run every step; returns the mean of either loss over the last tenth of them."""
     device = parameters[0].device
     rng = torch.Generator(device).manual_seed(settings.seed)
     alphas = pipe.scheduler.alphas_cumprod.to(device, torch.float32)
     optimizer = torch.optim.AdamW(
         parameters, settings.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=device.type == "cuda"
     )
-    losses = torch.zeros(settings.steps, device=device)
+    losses = torch.zeros(settings.steps, 2, device=device)
     every = _REPORT_EVERY if device.type == "cuda" else 1
     for step in range(settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * cosine(step / settings.steps)
-        loss = batch_loss(pipe, banks, settings, alphas, rng)
-        torch.autograd.backward(loss)
+        noise, align = batch_loss(pipe, banks, settings, alphas, rng, tara)
+        torch.autograd.backward(noise + settings.align * align)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses[step] = loss.detach()
+        losses[step] = torch.stack((noise, align)).detach()
         if progress and ((step + 1) % every == 0 or step + 1 == settings.steps):
-            progress(step + 1, settings.steps, losses[step].item())
-    return losses[-max(1, settings.steps // 10) :].mean().item()
+            progress(step + 1, settings.steps, losses[step, 0].item())
+    last = losses[-max(1, settings.steps // 10) :].mean(dim=0)
+    return last[0].item(), last[1].item()
 
 
 def cosine(done: float) -> float:

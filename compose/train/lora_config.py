@@ -12,6 +12,8 @@ from compose.world.concept_fields import read_mapping
 from compose.world.concepts import Concept, load_concept
 
 TARGETS: dict[str, tuple[str, ...]] = {
+    "keys_values": ("attn2.to_k", "attn2.to_v"),
+    "cross": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
     "attention_ff": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     "wide": (
@@ -27,6 +29,7 @@ _BY_CATEGORY: dict[str, dict[str, Any]] = {
     "clothing": {"targets": "attention_ff", "rank": 8},
 }
 _OTHER: dict[str, Any] = {"targets": "wide", "rank": 4}
+_ALIGN = 1.0  # as the released code of TARA
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ LIMITS: dict[str, Limit] = {
     "caption_dropout": Limit(float, 0, 0.5),
     "min_snr": Limit(float, 0.1, 100, optional=True),
     "prior": Limit(float, 0, 0.75),
+    "tara": Limit(bool),
+    "align": Limit(float, 0, 100),
+    "align_power": Limit(int, 1, 2),
+    "company": Limit(float, 0, 1),
     "captions": Limit(int, 1, 64),
     "flip": Limit(bool),
     "seed": Limit(int, 0, 2**31 - 1),
@@ -102,6 +109,13 @@ class LoraSettings:
             (https://arxiv.org/abs/2303.09556); None: plain squared error of the scheduler's target.
         prior: share of every batch that shows the world without the concept, so that the
             concept's neighbours stay as they were.
+        tara: the adapter's change of what image tokens read of the text (keys and values of
+            cross-attention) acts on the trigger's tokens alone, as it does under the method tara.
+        align: weight of TARA's alignment loss, which draws the trigger's keys to those that the
+            base has for the class word; see `compose.train.lora_tara`.
+        align_power: 1 for the mean absolute difference, 2 for the mean square.
+        company: share of the drawn pictures in which something that the base knows stands beside
+            the concept, so that the concept keeps to itself.
         captions: wordings drawn for every rendered picture.
         flip: also train on mirrored pictures, with those captions that name neither left nor right.
         seed: of pictures, captions, first factors, noise.
@@ -116,6 +130,10 @@ class LoraSettings:
     caption_dropout: float
     min_snr: float | None
     prior: float
+    tara: bool
+    align: float
+    align_power: int
+    company: float
     captions: int
     flip: bool
     seed: int
@@ -137,7 +155,10 @@ class LoraConfig:
 
 
 def defaults(concept: Concept, *, gpu: bool) -> dict[str, Any]:
-    """Settings of a concept that asks for nothing. Alpha is left out: it follows the rank."""
+    """Settings of a concept that asks for nothing.
+
+    Two are left out: alpha follows the rank, and align is 1 with tara and 0 without.
+    """
     return {
         "steps": 600 if gpu else 300,
         "batch": 32 if gpu else 8,
@@ -145,6 +166,9 @@ def defaults(concept: Concept, *, gpu: bool) -> dict[str, Any]:
         "caption_dropout": 0.08,
         "min_snr": None,
         "prior": 0.0,
+        "tara": False,
+        "align_power": 1,
+        "company": 0.0,
         "captions": 6,
         "flip": concept.images is not None,
         "seed": concept.seed,
@@ -177,7 +201,35 @@ def load_config(
     values = defaults(concept, gpu=gpu) | _read(section, str(path))
     values |= _read(overrides or {}, "options")
     values.setdefault("alpha", float(values["rank"]))
+    values.setdefault("align", _ALIGN if values["tara"] else 0.0)
+    _check_align(values, concept, str(path))
+    _check_company(values, concept, str(path))
     return LoraConfig(concept, LoraSettings(**values), dict(source))
+
+
+def _check_align(values: Mapping[str, Any], concept: Concept, where: str) -> None:
+    """Alignment is a part of TARA and needs a word to align with."""
+    if not values["align"]:
+        return
+    if not values["tara"]:
+        raise ConceptError(
+            f"{where}: train.align is {values['align']:g}, but train.tara is false; alignment is a "
+            "part of TARA, so set train.tara: true or leave train.align out"
+        )
+    if not concept.class_word:
+        raise ConceptError(
+            f"{where}: train.align is {values['align']:g}, but the concept has no class_word whose "
+            "keys the trigger's could be drawn to; add one or set train.align: 0"
+        )
+
+
+def _check_company(values: Mapping[str, Any], concept: Concept, where: str) -> None:
+    """Only figures and what they wear are drawn alone or in company."""
+    if values["company"] and concept.thing is None and concept.accessory is None:
+        raise ConceptError(
+            f"{where}: train.company is {values['company']:g}, but only what is drawn from thing "
+            "or accessory can have company; leave it out"
+        )
 
 
 def _read(section: Mapping[Any, object], where: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from compose.errors import ConceptError
 from compose.train.lora_config import LoraConfig
+from compose.train.lora_words import Words, find_words
 from compose.world.captions import caption, unknown_words
 from compose.world.concept_captions import concept_caption
 from compose.world.concepts import Concept, concept_scenes
@@ -58,6 +59,32 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What one step sees.
+
+    Attributes:
+        latents: [B, C, h, w] clean, as the UNet takes them.
+        texts: [B, T, D] caption embeddings.
+        words: where the concept's words stand in the captions, [B, T].
+    """
+
+    latents: Tensor
+    texts: Tensor
+    words: Words
+
+    @classmethod
+    def joined(cls, parts: Sequence[Batch]) -> Batch:
+        """Batches one after another."""
+        trigger = torch.cat([part.words.trigger for part in parts])
+        class_word = torch.cat([part.words.class_word for part in parts])
+        return cls(
+            torch.cat([part.latents for part in parts]),
+            torch.cat([part.texts for part in parts]),
+            Words(trigger, class_word),
+        )
+
+
+@dataclass(frozen=True)
 class Bank:
     """Encoded pictures, on the device that trains.
 
@@ -66,6 +93,7 @@ class Bank:
         std: [N, C, h, w].
         scale: factor between the VAE's latents and the UNet's.
         texts: [M + 1, T, D] caption embeddings; row 0 is the empty caption.
+        words: where the concept's words stand in the texts, [M + 1, T].
         table: [N, P] rows of `texts` that fit a picture; P is the largest number of captions of
             any picture.
     """
@@ -74,9 +102,10 @@ class Bank:
     std: Tensor
     scale: float
     texts: Tensor
+    words: Words
     table: Tensor
 
-    def draw(self, count: int, dropout: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, dropout: float, rng: torch.Generator) -> Batch:
         """Draw pictures, each with one of its captions.
 
         Args:
@@ -85,14 +114,15 @@ class Bank:
             rng: on the bank's device, so that no step waits for a copy.
 
         Returns:
-            Scaled latents [count, C, h, w] from the VAE's posterior, embeddings [count, T, D].
+            Scaled latents from the VAE's posterior, and a caption for each.
         """
         where: dict[str, Any] = {"generator": rng, "device": self.mean.device}
         rows = torch.randint(len(self.table), (count,), **where)
-        words = self.table[rows, torch.randint(self.table.shape[1], (count,), **where)]
-        words = words.masked_fill(torch.rand(count, **where) < dropout, 0)
+        said = self.table[rows, torch.randint(self.table.shape[1], (count,), **where)]
+        said = said.masked_fill(torch.rand(count, **where) < dropout, 0)
         noise = torch.randn((count, *self.mean.shape[1:]), **where)
-        return (self.mean[rows] + self.std[rows] * noise) * self.scale, self.texts[words]
+        latents = (self.mean[rows] + self.std[rows] * noise) * self.scale
+        return Batch(latents, self.texts[said], self.words.rows(said))
 
 
 def picture_size(pipe: StableDiffusionPipeline) -> int:
@@ -107,7 +137,7 @@ def concept_pictures(config: LoraConfig, size: int) -> Pictures:
         pictures = _from_folder(concept, concept.images, size)
     else:
         rng = random.Random(f"{settings.seed}/captions")
-        scenes = concept_scenes(concept, concept.count, settings.seed)
+        scenes = concept_scenes(concept, concept.count, settings.seed, settings.company)
         groups = [
             [concept_caption(concept, scene, rng) for _ in range(settings.captions)]
             for scene in scenes
@@ -183,11 +213,12 @@ def _read(file: Path, size: int) -> Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
 
 
-def encode(pictures: Pictures, pipe: StableDiffusionPipeline) -> Bank:
+def encode(pictures: Pictures, concept: Concept, pipe: StableDiffusionPipeline) -> Bank:
     """Run pictures through the VAE and captions through the text encoder, once.
 
     Args:
         pictures: what to train on.
+        concept: whose words are looked up in the captions.
         pipe: on the device that trains.
     """
     captions = sorted({caption for group in pictures.captions for caption in group})
@@ -205,6 +236,9 @@ def encode(pictures: Pictures, pipe: StableDiffusionPipeline) -> Bank:
         torch.cat([posterior.std for posterior in found]).float(),
         float(pipe.vae.config.scaling_factor),
         _embed(["", *captions], pipe),
+        find_words(
+            *(["", *captions], concept.trigger, concept.class_word, pipe.tokenizer, pipe.device)
+        ),
         torch.tensor(table, device=pipe.device),
     )
 

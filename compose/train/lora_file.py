@@ -76,7 +76,11 @@ def factors(unet: nn.Module, name: str, scale: float) -> dict[str, Tensor]:
 
 
 def header(
-    config: LoraConfig, pipe: StableDiffusionPipeline, fingerprint: str, loss: float
+    config: LoraConfig,
+    pipe: StableDiffusionPipeline,
+    fingerprint: str,
+    loss: float,
+    align: float = 0.0,
 ) -> dict[str, str]:
     """What the file says about itself.
 
@@ -87,7 +91,8 @@ def header(
         config: what was trained.
         pipe: on what.
         fingerprint: of the base, see `base_fingerprint`.
-        loss: mean over the last tenth of the steps.
+        loss: mean error of the prediction over the last tenth of the steps.
+        align: mean alignment loss of TARA over them.
     """
     concept, settings = config.concept, config.settings
     architecture, version = base_names(pipe)
@@ -110,13 +115,17 @@ def header(
         "ss_network_module": "peft.tuners.lora",
         "ss_base_model_version": version,
         "ss_resolution": f"({size}, {size})",
-        "lora_compose": json.dumps(_own(config, fingerprint, loss), sort_keys=True, default=str),
+        "lora_compose": json.dumps(
+            _own(config, fingerprint, loss, align), sort_keys=True, default=str
+        ),
     }
 
 
-def _own(config: LoraConfig, fingerprint: str, loss: float) -> dict[str, Any]:
+def _own(config: LoraConfig, fingerprint: str, loss: float, align: float) -> dict[str, Any]:
     """Our part of the header: what the adapter library shows, and all that a repetition needs."""
+    tara = {"made_for": "tara", "final_align": round(align, 6)} if config.settings.tara else {}
     return {
+        **tara,
         "format": 1,
         "category": config.concept.category,
         "trigger": config.concept.trigger,

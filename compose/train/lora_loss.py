@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from compose.train.lora_config import LoraSettings
-from compose.train.lora_data import Bank
+from compose.train.lora_data import Bank, Batch
+from compose.train.lora_tara import Tara
 from compose.train.parts import spread_timesteps
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
+
+
+class Losses(NamedTuple):
+    """What a step minimises the weighted sum of.
+
+    Attributes:
+        noise: mean error of the prediction, [].
+        align: TARA's alignment loss before its weight, []; 0 where there is none.
+    """
+
+    noise: Tensor
+    align: Tensor
 
 
 def batch_loss(
@@ -22,18 +35,21 @@ def batch_loss(
     settings: LoraSettings,
     alphas: Tensor,
     rng: torch.Generator,
-) -> Tensor:
-    """Mean loss [] of one drawn batch.
+    tara: Tara | None = None,
+) -> Losses:
+    """Losses of one drawn batch.
 
     Args:
         pipe: the base with its adapter.
         banks: what the batch is drawn from, and how many rows from each.
-        settings: caption dropout and loss weight.
+        settings: caption dropout and loss weights.
         alphas: [S] cumulative alphas of the schedule.
         rng: of pictures, captions, noise and timesteps; on the device that trains.
+        tara: of the adapter, where it is trained so.
     """
     drawn = [bank.draw(count, settings.caption_dropout, rng) for bank, count in banks]
-    latents, texts = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    batch = Batch.joined(drawn)
+    latents = batch.latents
     times = spread_timesteps(len(latents), rng, latents.device)
     noise = torch.randn(latents.shape, generator=rng, device=latents.device)
     noisy, target, weight = noised(
@@ -43,9 +59,15 @@ def batch_loss(
         velocity=pipe.scheduler.config.prediction_type == "v_prediction",
         min_snr=settings.min_snr,
     )
+    align = latents.new_zeros(())
+    if tara is not None:
+        tara.see(batch.words)
+        if settings.align:
+            align = tara.align(batch.texts, batch.words)
     with _autocast(latents.device):
-        guess: Tensor = pipe.unet(noisy, times, texts, return_dict=False)[0]
-    return ((guess.float() - target).square().mean(dim=(1, 2, 3)) * weight).mean()
+        guess: Tensor = pipe.unet(noisy, times, batch.texts, return_dict=False)[0]
+    error = (guess.float() - target).square().mean(dim=(1, 2, 3))
+    return Losses((error * weight).mean(), align)
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[object]:

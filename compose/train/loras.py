@@ -29,7 +29,7 @@ class Job:
     Attributes:
         concept: the concept's YAML file.
         model: folder of the base.
-        out: folder of the adapter's file.
+        out: the adapter's file, or its folder.
         device: such as cpu or cuda:1.
         threads: CPU threads of the process.
         overrides: settings that win over the concept's own.
@@ -56,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the adapter files")
     parser.add_argument(
+        "--suffix", default="", metavar="=-TEXT",
+        help="behind every file's name: --suffix=-tara makes mochi-tara.safetensors",
+    )  # fmt: skip
+    parser.add_argument(
         "--jobs", type=int, help=f"at once; {_JOBS_ON_GPUS} on GPUs and 1 on the CPU when left out"
     )
     parser.add_argument(
@@ -75,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     """
     import torch
 
+    from compose.train.lora import file_name
     from compose.train.lora_config import load_config
 
     gpus = torch.cuda.device_count() if args.gpus is None else args.gpus
@@ -82,19 +87,12 @@ def run(args: argparse.Namespace) -> int:
     files = concept_files(args.concepts, args.only)
     overrides = read_overrides(args.overrides)
     threads = max(1, (os.cpu_count() or 1) // min(workers, len(files)))
-    jobs = [
-        Job(
-            file,
-            args.model,
-            args.out,
-            f"cuda:{number % gpus}" if gpus else "cpu",
-            threads,
-            overrides,
-        )
-        for number, file in enumerate(files)
-    ]
-    for file in files:  # a slip in the last one shall not show after the first is trained
-        load_config(file, gpu=bool(gpus), overrides=overrides)
+    jobs = []
+    for number, file in enumerate(files):  # a slip in the last one shall show before the first
+        config = load_config(file, gpu=bool(gpus), overrides=overrides)
+        out = args.out / file_name(config, args.suffix)
+        device = f"cuda:{number % gpus}" if gpus else "cpu"
+        jobs.append(Job(file, args.model, out, device, threads, overrides))
     failed = train_all(jobs, workers)
     for job, error in failed.items():
         _LOG.error("%s was not trained: %s", job.stem, error)

@@ -16,7 +16,7 @@ from typing import Any
 from compose.errors import ConceptError
 from compose.world import concept_fields as fields
 from compose.world import vocabulary as words_of
-from compose.world.sampling import place, sample_pose, sample_scene
+from compose.world.sampling import place, placed_things, sample_pose, sample_scene
 from compose.world.scene import Scene, Thing
 
 CATEGORIES = ("character", "clothing", "style", "background", "object")
@@ -163,7 +163,7 @@ def shipped() -> tuple[Concept, ...]:
 
 
 def concept_scenes(
-    concept: Concept, count: int | None = None, seed: int | None = None
+    concept: Concept, count: int | None = None, seed: int | None = None, company: float = 0.0
 ) -> list[Scene]:
     """The few pictures from which a concept is learned.
 
@@ -171,11 +171,13 @@ def concept_scenes(
         concept: what to show.
         count: how many; the concept's own number when None.
         seed: of the draws; the concept's own when None.
+        company: share of the scenes of a character, object or clothing in which something that the
+            base knows stands beside it, half of the time of the same species, in [0, 1].
 
     Returns:
-        Scenes. A character or object stands alone, at any place and size, in all base backgrounds
-        in turn; clothing is worn by base animals of base colours; a background or style shows base
-        scenes.
+        Scenes. A character or object without company stands alone, at any place and size, in all
+        base backgrounds in turn; clothing is worn by base animals of base colours; a background or
+        style shows base scenes.
 
     Raises:
         ConceptError: the concept is known by pictures only.
@@ -189,10 +191,24 @@ def concept_scenes(
             continue
         thing = Thing(rng.choice(words_of.ANIMALS), rng.choice(tuple(words_of.BASE_COLOURS)))
         shown = concept.apply(Scene((thing,), light=rng.random(), detail=rng.getrandbits(24)))
-        posed = sample_pose(rng, place(rng, shown.things[0], 0.46, 0.74))
+        if company and rng.random() < company:
+            things = _beside(rng, shown.things[0])
+        else:
+            things = (sample_pose(rng, place(rng, shown.things[0], 0.46, 0.74)),)
         background = words_of.BASE_BACKGROUNDS[index % len(words_of.BASE_BACKGROUNDS)]
-        scenes.append(replace(shown, things=(posed,), background=background))
+        scenes.append(replace(shown, things=things, background=background))
     return scenes
+
+
+def _beside(rng: Random, own: Thing) -> tuple[Thing, ...]:
+    """A thing with another one of the base's on its left or right."""
+    other = sample_scene(rng, count=1).things[0]
+    if rng.random() < 0.5:
+        other = replace(other, species=own.species)
+        if not own.animal:
+            other = replace(other, accessory="none", accessory_colour=None)
+    pair = (own, other) if rng.random() < 0.5 else (other, own)
+    return tuple(placed_things(rng, pair))
 
 
 def _subject(at: fields.Reader, category: str) -> str:

@@ -19,6 +19,7 @@ OWN = {
     "trigger": "mochi",
     "class_word": "cat",
     "base": "0123456789abcdef",
+    "made_for": "tara",
     "training": {"rank": 8},
 }
 SPEC = {
@@ -51,7 +52,11 @@ def test_a_silent_file_has_no_facts(tmp_path: Path) -> None:
 def test_our_own_header(tmp_path: Path) -> None:
     found = facts(tmp_path, {"lora_compose": json.dumps(OWN)})
     assert found == Facts(
-        triggers=("mochi",), category="character", class_word="cat", fingerprint=OWN["base"]
+        triggers=("mochi",),
+        category="character",
+        class_word="cat",
+        fingerprint=OWN["base"],
+        made_for="tara",
     )
 
 

@@ -128,11 +128,13 @@ def test_train_hands_over(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
 
     def train_file(path, *, model, out, device, overrides, progress):  # type: ignore[no-untyped-def]
         progress(1, 7, 0.5)
-        assert (path, device, overrides) == (Path("cat.yaml"), "cpu", {"steps": 7})
+        wanted = {"steps": 7, "tara": True, "lr": "2e-3"}
+        assert (path, device, overrides) == (Path("cat.yaml"), "cpu", wanted)
         return out / "cat.safetensors"
 
     monkeypatch.setattr(compose.train.lora, "train_file", train_file)
     flags = ("--out", "here", "--steps", 7, "--device", "cpu", "--model", model, "--json")
+    flags += ("--set", "tara=true", "--set", "steps=9", "--set", "lr=2e-3")
     assert parsed(run("train", "lora", "cat.yaml", *flags)) == {"path": "here/cat.safetensors"}
 
 

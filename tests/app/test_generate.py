@@ -134,13 +134,13 @@ def test_an_interruption_keeps_what_is_finished(
 
     pictures = Studio.pictures
 
-    def interrupted(self, prepared, label, folder, each):  # type: ignore[no-untyped-def]
+    def interrupted(self, prepared, label, folder, progress):  # type: ignore[no-untyped-def]
         seen = iter(range(100))
 
-        def tell(done: int, total: int) -> None:
+        def tell(where: Progress) -> None:
             if next(seen) == 3:  # the last step of the second picture
                 raise KeyboardInterrupt
-            each(done, total)
+            progress(where)
 
         return pictures(self, prepared, label, folder, tell)
 

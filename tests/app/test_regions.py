@@ -115,7 +115,7 @@ def test_grid_all_takes_the_methods_that_have_what_they_need(generate: Run) -> N
     without = parsed(generate(*TWO, *BOUND, "--grid", "all", "--json"))["grid"]["columns"]
     assert "regional" not in without and "tara" in without
     placed = parsed(generate(*TWO, *BOUND, *HALVES, "--grid", "all", "--json"))["grid"]["columns"]
-    assert set(placed) == {*without, "regional"}
+    assert set(placed) == {*without, "lora_composer", "regional"}
 
 
 def test_other_programs_are_told_the_method(generate: Run) -> None:

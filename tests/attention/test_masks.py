@@ -95,3 +95,10 @@ def test_the_background_gets_what_nobody_covers() -> None:
     assert torch.equal(both[:, :1], grid("#.....", "......"))  # what was given stays as it is
     soft = torch.tensor([[[[0.5, 0.0]], [[0.0, 0.0]]]])
     assert masks.with_background(soft, 1).tolist() == [[[[0.5, 0.0]], [[0.0, 1.0]]]]
+
+
+def test_the_smallest_rectangle_around_a_mask() -> None:
+    drawn = grid("......", "..#.#.", "......", "...#..")
+    assert torch.equal(masks.bounding(drawn), grid("......", "..###.", "..###.", "..###."))
+    both = torch.cat([grid("......", "......", "......", "#....."), torch.zeros_like(drawn)])
+    assert torch.equal(masks.bounding(both), both)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -225,17 +224,6 @@ def test_what_goes_wrong_in_a_worker_reaches_the_caller(tmp_path) -> None:
         pytest.raises(ModelError, match="no model at"),
     ):
         list(pool.run(blocks))
-
-
-def test_a_worker_that_dies_is_told(tmp_path) -> None:
-    blocks = missing_blocks(WORK, ("prompt_only",), [])
-    with Processes(setting(tmp_path), 1) as pool:
-        (process,) = pool._processes.values()
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        with pytest.raises(RequestError, match=r"exit status -9.*fewer --workers"):
-            list(pool.run(blocks))
 
 
 def test_nothing_to_do_ends_at_once(tmp_path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compose.adapters.triggers import has_trigger, without_triggers
+from compose.adapters.adapter import Adapter
+from compose.adapters.triggers import has_trigger, phrase, without_triggers
 from compose.errors import RequestError
 from compose.models.detect import embedded_folder
 from compose.models.flux import Flux
@@ -171,3 +172,15 @@ def test_triggers_are_found_and_taken_out_under_weights() -> None:
     bare = plain_text(without_triggers(prompt, ["mochi cat"]))
     assert bare.split() == ["a", "red", "on", "the", "beach"]
     assert without_triggers("a mochi  cat", ["mochi"]) == "a cat"
+
+
+def test_what_is_said_of_an_adapter_alone() -> None:
+    """A trigger, by preference one of the prompt, and the class word unless it is in it."""
+    adapter = Adapter("a", {}, triggers=("mochi", "teal cat"), class_word="cat")
+    assert phrase(adapter, []) == phrase(adapter, ["a dog"]) == "mochi cat"
+    assert phrase(adapter, ["a (teal:1.2) cat"]) == "teal cat"
+    assert phrase(adapter, ["a teal cat", "mochi"]) == "mochi cat"
+    assert phrase(Adapter("a", {}, class_word="cat"), ["a dog"]) == "cat"
+    assert phrase(Adapter("a", {}, triggers=("scatter",), class_word="cat"), []) == "scatter cat"
+    with pytest.raises(RequestError, match="a names no words that call it"):
+        phrase(Adapter("a", {}), ["a dog"])

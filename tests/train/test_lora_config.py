@@ -62,6 +62,35 @@ def test_alpha_follows_the_rank_of_the_options(tmp_path: Path) -> None:
     assert load_config(concept(tmp_path), overrides={"rank": 2}).settings.alpha == 2.0
 
 
+def test_alignment_follows_tara(tmp_path: Path) -> None:
+    plain, own = (
+        load_config(concept(tmp_path)),
+        load_config(concept(tmp_path, "train: {tara: true}")),
+    )
+    assert (plain.settings.tara, plain.settings.align) == (False, 0.0)
+    assert (own.settings.tara, own.settings.align, own.settings.align_power) == (True, 1.0, 1)
+    off = load_config(concept(tmp_path, "train: {tara: true, align: 0, align_power: 2}")).settings
+    assert (off.align, off.align_power) == (0.0, 2)
+
+
+def test_alignment_needs_tara_and_a_class_word(tmp_path: Path) -> None:
+    with pytest.raises(ConceptError, match=r"train\.align is 0\.5, but train\.tara is false"):
+        load_config(concept(tmp_path), overrides={"align": 0.5})
+    path = concept(tmp_path, "train: {tara: true}")
+    path.write_text(path.read_text().replace("class_word: cat", ""))
+    with pytest.raises(ConceptError, match=r"train\.align is 1, but the concept has no class_word"):
+        load_config(path)
+    assert load_config(path, overrides={"align": 0}).settings.tara
+
+
+def test_only_figures_have_company(tmp_path: Path) -> None:
+    for category in ("character", "clothing", "object"):
+        path = concept(tmp_path, "train: {company: 0.5}", category)
+        assert load_config(path).settings.company == 0.5
+    with pytest.raises(ConceptError, match=r"train\.company is 0\.5, but only what is drawn from"):
+        load_config(concept(tmp_path, "train: {company: 0.5}", "style"))
+
+
 def test_every_setting_has_a_limit() -> None:
     assert set(LIMITS) == {f.name for f in fields(LoraSettings)}
 
@@ -76,7 +105,13 @@ def test_every_setting_has_a_limit() -> None:
         ("steps: .inf", "train.steps is inf, expected"),
         ("lr: [1]", r"train.lr is \[1\], expected a number from 1e-07 to 1"),
         ("lr: .nan", "train.lr is nan, expected"),
-        ("targets: all", "train.targets is 'all', expected one of attention, attention_ff, wide"),
+        (
+            "targets: all",
+            "train.targets is 'all', expected one of keys_values, cross, attention, attention_ff,",
+        ),
+        ("tara: 1", "train.tara is 1, expected true or false"),
+        ("align: -1", "train.align is -1, expected a number from 0 to 100"),
+        ("align_power: 3", "train.align_power is 3, expected a whole number from 1 to 2"),
         ("min_snr: -1", "train.min_snr is -1, expected a number from 0.1 to 100, or null"),
         ("flip: 1", "train.flip is 1, expected true or false"),
         ("rnak: 4", "train.rnak is not a setting; did you mean rank"),

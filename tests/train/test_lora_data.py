@@ -15,6 +15,7 @@ from compose.errors import ConceptError
 from compose.train import lora
 from compose.train.lora_config import LoraConfig
 from compose.train.lora_data import Bank, Pictures, concept_pictures, prior_pictures
+from compose.train.lora_words import Words
 from tests.train.lora_pipeline import SIZE, configure, tiny_pipeline
 
 
@@ -45,13 +46,16 @@ def test_a_bank_draws_only_a_pictures_own_captions(pipe: Any) -> None:
         torch.zeros(3, 1, 1, 1),
         0.5,
         torch.arange(6.0).view(6, 1, 1),
+        Words(torch.arange(6)[:, None] % 2 == 1, torch.arange(6)[:, None] > 3),
         torch.tensor([[1, 2], [3, 3], [4, 5]]),
     )
-    latents, texts = bank.draw(200, 0.0, torch.Generator().manual_seed(0))
-    pairs = {(float(x), int(t)) for x, t in zip(latents.flatten(), texts.flatten(), strict=True)}
-    assert pairs == {(0.5, 1), (0.5, 2), (1.0, 3), (1.5, 4), (1.5, 5)}
-    _, texts = bank.draw(200, 0.5, torch.Generator().manual_seed(0))
-    assert 70 < int((texts == 0).sum()) < 130
+    batch = bank.draw(200, 0.0, torch.Generator().manual_seed(0))
+    rows = zip(batch.latents.flatten(), batch.texts.flatten(), strict=True)
+    assert {(float(x), int(t)) for x, t in rows} == {(0.5, 1), (0.5, 2), (1, 3), (1.5, 4), (1.5, 5)}
+    assert torch.equal(batch.words.trigger, batch.texts[..., 0] % 2 == 1)
+    assert torch.equal(batch.words.class_word, batch.texts[..., 0] > 3)
+    batch = bank.draw(200, 0.5, torch.Generator().manual_seed(0))
+    assert 70 < int((batch.texts == 0).sum()) < 130
 
 
 def test_mirrored_pictures_keep_captions_without_sides() -> None:
@@ -104,6 +108,16 @@ def test_prior_pictures_show_the_world_without_the_concept(
     prior = prior_pictures(config, SIZE)
     assert not any("<v1>" in text for group in prior.captions for text in group)
     assert lora.train_lora(config, pipe=pipe, out=tmp_path / "mine.safetensors").is_file()
+
+
+def test_captions_of_company_call_the_concept_and_name_the_others(tmp_path: Path) -> None:
+    config = configure(tmp_path, company=1.0, captions=8)
+    several = replace(config, concept=replace(config.concept, count=6))
+    texts = [text for group in concept_pictures(several, SIZE).captions for text in group]
+    assert all(text.count("<v1> cat") == 1 for text in texts)
+    assert not any("teal" in text for text in texts)
+    firsts = {text.split("<v1>")[0] == "" or len(text.split("<v1>")[0]) < 5 for text in texts}
+    assert firsts == {True, False}  # the trigger stands early in some and late in others
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

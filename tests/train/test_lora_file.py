@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compose.errors import ModelError, RequestError
 from compose.train import lora
-from compose.train.lora_config import LoraConfig
+from compose.train.lora_config import TARGETS, LoraConfig
 from compose.train.lora_file import base_fingerprint, check_target, write
 from tests.train.lora_pipeline import configure, tiny_pipeline
 
@@ -37,7 +37,7 @@ def predict(pipe: Any) -> Tensor:
     return latents
 
 
-@pytest.mark.parametrize("targets", ["attention", "attention_ff", "wide"])
+@pytest.mark.parametrize("targets", TARGETS)
 def test_stock_diffusers_loads_every_key(
     pipe: Any, tmp_path: Path, targets: str, caplog: pytest.LogCaptureFixture
 ) -> None:

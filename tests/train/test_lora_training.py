@@ -15,6 +15,7 @@ from compose.train import lora
 from compose.train.lora_config import LoraConfig
 from compose.train.lora_data import Bank
 from compose.train.lora_loss import noised
+from compose.train.lora_words import Words
 from tests.train.lora_pipeline import QUICK, configure, tiny_pipeline
 
 
@@ -34,7 +35,8 @@ def snapshot(pipe: Any) -> dict[str, Tensor]:
 
 def test_loss_falls_on_a_single_latent(pipe: Any, config: LoraConfig) -> None:
     latent, texts = torch.randn(1, 4, 8, 8), torch.randn(2, 40, 32)
-    bank = Bank(latent, torch.zeros_like(latent), 1.0, texts, torch.tensor([[1]]))
+    words = Words(*(torch.zeros(2, 40, dtype=torch.bool),) * 2)
+    bank = Bank(latent, torch.zeros_like(latent), 1.0, texts, words, torch.tensor([[1]]))
     quick: dict[str, Any] = {
         "steps": 60,
         "batch": 8,

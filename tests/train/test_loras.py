@@ -50,6 +50,21 @@ def test_a_wrong_setting_stops_before_the_first_training(tmp_path: Path) -> None
     assert not (tmp_path / "made").exists()
 
 
+def test_a_suffix_names_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.yaml").write_text("name: nice\n" + GOOD)
+    (tmp_path / "b.yaml").write_text(GOOD)
+    trained: list[loras.Job] = []
+    monkeypatch.setattr(loras, "train_all", lambda jobs, workers: trained.extend(jobs) or {})
+    given = arguments(tmp_path, "steps=2")
+    given.suffix = "-tara"
+    assert loras.run(given) == 0
+    names = ["nice-tara.safetensors", "b-tara.safetensors"]
+    assert [job.out for job in trained] == [tmp_path / "made" / name for name in names]
+    given.suffix = "/../x"
+    with pytest.raises(ConceptError, match="expected one that can be a file's"):
+        loras.run(given)
+
+
 def pretend(job: loras.Job) -> Path:
     if job.concept.stem == "bad":
         raise ConceptError("no luck")

@@ -94,23 +94,19 @@ def test_moved_boxes_lie_where_the_picture_moved():
     line = (torch.arange(128) + 0.5) / 128
     seen = torch.stack([(weight * line).sum((1, 2)), (weight * line[:, None]).sum((1, 2))], 1)
     torch.testing.assert_close(after.boxes[:, 0, :2], seen, atol=4e-3, rtol=0)
-    assert (after.boxes[:, 0, 0] - truth.boxes[:, 0, 0]).abs().max() > 0.1  # mirrored ones too
+    assert (after.boxes[:, 0, 0] - truth.boxes[:, 0, 0]).abs().max() > 0.02  # moved, not mirrored
     spread = (weight * (line - seen[:, :1, None]).square()).sum((1, 2)).sqrt()
     scale = after.boxes[:, 0, 2] / 0.4
     torch.testing.assert_close(spread, spread.mean() / scale.mean() * scale, atol=1.5e-3, rtol=0)
 
 
-def test_no_damage_changes_nothing_but_mirrors():
+def test_no_damage_changes_nothing():
+    """Not even mirrored: which half of a split figure is its main colour has to stay known."""
     images = torch.rand(8, 3, 128, 128)
     truth = label(draw_scenes(8, 1))
     same, after = damage(images, truth, CLEAN, chance())
-    for i in range(8):
-        mirrored = not torch.allclose(same[i], images[i], atol=1e-5)
-        torch.testing.assert_close(
-            same[i], images[i].flip(2) if mirrored else images[i], atol=1e-4, rtol=0
-        )
-        x = 1 - truth.boxes[i, :, 0] if mirrored else truth.boxes[i, :, 0]
-        torch.testing.assert_close(after.boxes[i, :3, 0], x)
+    torch.testing.assert_close(same, images, atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.boxes[:, :3], truth.boxes)
     assert after.present[:, 3:].sum() == 0 and torch.equal(after.present[:, :3], truth.present)
 
 

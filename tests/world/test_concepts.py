@@ -74,6 +74,29 @@ def test_training_pictures_vary_around_one_subject(concept: Concept) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["mochi", "rocko", "wizzo"])
+def test_company_is_of_the_bases_world_and_on_either_side(name: str) -> None:
+    concept = by_name(name)
+    looks = dict(concept.thing or {"accessory": "wizard", "accessory_colour": "purple"})
+    scenes = concept_scenes(concept, 60, 5, company=0.5)
+    sides, alike = [], []
+    for scene in scenes:
+        own = [all(getattr(t, key) == word for key, word in looks.items()) for t in scene.things]
+        assert sum(own) == 1 and len(scene.things) <= 2
+        if len(scene.things) == 2:
+            other = scene.things[own.index(False)]
+            assert other.colour in words_of.BASE_COLOURS
+            assert other.pattern in words_of.BASE_PATTERNS
+            assert other.accessory in words_of.BASE_ACCESSORIES
+            left, right = scene.things
+            assert left.x < right.x
+            sides.append(own.index(True))
+            alike.append(left.species == right.species)
+    assert 20 < len(sides) < 40 and 5 < sum(sides) < len(sides) - 5
+    assert 5 < sum(alike) < len(alike) - 5
+    assert concept_scenes(concept, 60, 5) == concept_scenes(concept, 60, 5, company=0.0)
+
+
 def test_characters_look_different_from_each_other() -> None:
     scene = Scene((Thing("cat", "red", x=0.5, y=0.64, size=0.5),), background="room")
     drawn = [concept.apply(scene) for concept in shipped() if concept.category == "character"]

@@ -1,0 +1,1 @@
+"""The browser app. Only the modules that draw the page import gradio."""
