@@ -136,10 +136,10 @@ class Streams:
         """The forward of a layer with guests: [rows, n, d] to the same."""
 
         def forward(
-            image: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
+            hidden_states: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
         ) -> Tensor:
-            self._check(place, image, encoder_hidden_states)
-            image = self._with_guests(image)
+            self._check(place, hidden_states, encoder_hidden_states)
+            image = self._with_guests(hidden_states)
             text = torch.cat([encoder_hidden_states, self._text.to(encoder_hidden_states)])
             with self._slot.hold(self._gate, self._layout, self._spatial):
                 out: Tensor = inner(image, text, *args, **kwargs)

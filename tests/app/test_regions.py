@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compose.fusion import methods
 from compose.regions import Box, Mask
 from compose.request import Request
 from compose_app.metadata import MAX_RECIPE, read_recipe, read_texts
@@ -115,7 +116,7 @@ def test_grid_all_takes_the_methods_that_have_what_they_need(generate: Run) -> N
     without = parsed(generate(*TWO, *BOUND, "--grid", "all", "--json"))["grid"]["columns"]
     assert "regional" not in without and "tara" in without
     placed = parsed(generate(*TWO, *BOUND, *HALVES, "--grid", "all", "--json"))["grid"]["columns"]
-    assert set(placed) == {*without, "lora_composer", "regional"}
+    assert set(placed) == {*without, *(n for n, m in methods().items() if "regions" in m.needs)}
 
 
 def test_other_programs_are_told_the_method(generate: Run) -> None:
