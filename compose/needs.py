@@ -36,18 +36,21 @@ def check_needs(method: CompositionMethod, run: Run) -> None:
     if "spans" in method.needs:
         for prompt in run.prompts:
             check_called(run.adapters, prompt)
-    if "streams" in method.needs and not _streams_fit(run):
+    if "streams" in method.needs and (reason := _no_streams(run)):
         raise RequestError(
             f"method {method.name} gives regions texts of their own in cross-attention, and"
-            f" {run.family.name} models have none that reads the text as it was encoded; expected"
-            " a model such as Stable Diffusion 1.x or XL, or another method, such as regional"
+            f" {run.family.name} models {reason}; expected a model such as Stable Diffusion 1.x or"
+            " XL, or another method, such as regional"
         )
 
 
-def _streams_fit(run: Run) -> bool:
-    """Whether there is cross-attention, and all of it takes the text encoder's own output: some
-    transformers project it first."""
+def _no_streams(run: Run) -> str:
+    """Why the model's cross-attention cannot listen to further texts; empty where it can."""
     layers = run.family.attention_layers()
     cross: list[Any] = [module for site, module in layers.items() if cross_layers()(site)]
-    width = run.text([1.0] * len(run.adapters)).cond.embeds.shape[-1] if cross else 0
-    return bool(cross) and all(module.to_k.in_features == width for module in cross)
+    if not cross:
+        return "have none: there image and text are one sequence"
+    width = run.text([1.0] * len(run.adapters)).cond.embeds.shape[-1]
+    if any(module.to_k.in_features != width for module in cross):
+        return "project the text before it gets there"
+    return ""

@@ -25,7 +25,7 @@ def control(param: Param) -> Any:
     if param.low is None or param.high is None:
         ends = {"minimum": param.low, "maximum": param.high}
         return gr.Number(precision=0 if whole else None, **ends, **shared)
-    step = 1 if whole else (param.high - param.low) / 100
+    step = 1 if whole else min((param.high - param.low) / 100, 0.5)  # 1 would be whole numbers
     return gr.Slider(param.low, param.high, step=step, **shared)
 
 

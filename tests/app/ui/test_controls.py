@@ -51,7 +51,7 @@ def test_every_field_of_every_method_has_its_control(controls: MethodControls, g
         else:
             assert (component.minimum, component.maximum) == (param.low, param.high)
             whole = component.precision == 0 or getattr(component, "step", None) == 1
-            assert whole or param.type == "float"  # a wide range of numbers has steps of one too
+            assert whole == (param.type == "int")
 
 
 def test_the_controls_of_the_chosen_method_are_seen(controls: MethodControls) -> None:
