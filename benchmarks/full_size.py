@@ -1,7 +1,7 @@
 """Full-size SDXL and FLUX with four adapters: our command line beside diffusers and PEFT.
 
-    python benchmarks/full_size.py sdxl --scratch /tmp/full --results benchmarks
-    python benchmarks/full_size.py flux --scratch /tmp/full --results benchmarks --offload model
+    python benchmarks/full_size.py sdxl --scratch DIR --results benchmarks
+    python benchmarks/full_size.py flux --scratch DIR --results benchmarks --offload model
 
 Weights are random, so the picture is noise; seconds and memory are those of the real thing. Either
 side is a process of its own on the same folders: load, 20 steps at 1024 px in bf16, save. Appends

@@ -54,3 +54,9 @@ def test_shipped_weights_are_small_and_complete() -> None:
     assert names - made_for_tara == {concept.name for concept in shipped()}
     characters = {f"{c.name}-tara" for c in shipped() if c.category == "character"}
     assert made_for_tara in (set(), characters)
+
+
+def test_no_shipped_file_tells_where_it_was_made() -> None:
+    settings = list(embedded_folder().glob("*/*.json"))
+    assert len(settings) > 4
+    assert not [path for path in settings if "_name_or_path" in path.read_text()]

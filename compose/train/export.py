@@ -99,6 +99,10 @@ def export(run: Path, folder: Path) -> None:
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     pipe.save_pretrained(partial, safe_serialization=True)
+    for path in partial.glob("*/config.json"):  # where a model was read from is nobody's business
+        settings = json.loads(path.read_text())
+        settings.pop("_name_or_path", None)
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     (partial / CARD).write_text(json.dumps(asdict(ModelCard(GUIDANCE, words()))) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
     for part in partial.iterdir():  # what else lies there, such as the recognizer, stays

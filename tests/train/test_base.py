@@ -150,6 +150,7 @@ def test_export_is_a_pipeline_that_draws(run: Path, tmp_path: Path) -> None:
         image = pipe("a red cat", num_inference_steps=2, output_type="pt").images
         assert scheduler.timesteps[0] == 999
         assert image.shape == (1, 3, 128, 128) and bool(image.isfinite().all())
+    assert str(run) not in (tmp_path / "model" / "unet" / "config.json").read_text()
     stored = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert stored["safety_checker"] == [None, None] and stored["requires_safety_checker"] is False
     half = StableDiffusionPipeline.from_pretrained(tmp_path / "model", dtype=torch.float16)
